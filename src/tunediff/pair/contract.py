@@ -1,0 +1,40 @@
+"""What must a backend do to be a pair?
+
+Four methods. ``tests/test_pair_contract.py`` runs on every backend that ``open.py`` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from tunediff.values import Certificate, Encoded, Item, Scores, Side
+
+
+class Pair(Protocol):
+    """Base and tuned, opened together."""
+
+    base: Side
+    tuned: Side
+    certificate: Certificate
+    offers: frozenset[str]  # of: "scores", "weights"
+    settings: Mapping[str, Any]  # device, dtype, kernel, fast_kernel, threads, versions …; JSON
+
+    def encode(self, item: Item, max_length: int | None, allow_truncation: bool) -> Encoded:
+        """Token ids of an item and the positions scored; raises InputError where it cannot."""
+        ...
+
+    def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
+        """Every token metric of every item, in the order given.
+
+        An item whose logits are not finite yields Scores with a ``reason`` and empty arrays.
+        """
+        ...
+
+    def noise_floor(self, items: Sequence[Encoded]) -> Mapping[str, float]:
+        """The largest pooled figure of base against itself, by name of metric; never 0."""
+        ...
+
+    def token_text(self, token_id: int) -> str:
+        """The text of one token id, for people."""
+        ...
