@@ -69,6 +69,7 @@ class Encoded:
     probe: int
     bytes_scored: int
     truncated: int = 0
+    tuned: Encoded | None = None  # the tuned side's tokens, where the tokenizers differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ class Scores:
 
     Every array has one entry per scored position (T,), float64, in the units of DEFINITIONS.md;
     ``top1_agreement`` is 0.0 or 1.0. ``probe_*`` belong to the probe position alone, which need
-    not be scored. ``reason`` is set, and every array empty, where the item failed.
+    not be scored. ``reason`` is set, and every array empty, where the item failed. Where the
+    tokenizers differ, the two NLL arrays are all there is, each over its own side's tokens.
     """
 
     item_id: str

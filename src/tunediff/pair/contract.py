@@ -1,6 +1,6 @@
 """What must a backend do to be a pair?
 
-Four methods. ``tests/test_pair_contract.py`` runs on every backend that ``open.py`` names.
+Five methods. ``tests/test_pair_contract.py`` runs on every backend that ``open.py`` names.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ class Pair(Protocol):
     offers: frozenset[str]  # of: "scores", "weights"
     settings: Mapping[str, Any]  # device, dtype, kernel, fast_kernel, threads, versions …; JSON
 
-    def encode(self, item: Item, max_length: int | None, allow_truncation: bool) -> Encoded:
-        """Token ids of an item and the positions scored; raises InputError where it cannot."""
+    def encode(
+        self, items: Sequence[Item], max_length: int | None, allow_truncation: bool
+    ) -> list[Encoded]:
+        """Token ids of the items and the positions scored; raises InputError where it cannot."""
         ...
 
     def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
@@ -33,6 +35,14 @@ class Pair(Protocol):
 
     def noise_floor(self, items: Sequence[Encoded]) -> Mapping[str, float]:
         """The largest pooled figure of base against itself, by name of metric; never 0."""
+        ...
+
+    def continue_with(self, settings: Mapping[str, Any]) -> None:
+        """Go on as a run began: with its kernel and threads, whatever was found this time.
+
+        ``settings`` are those that the run recorded. Called before ``score``, where a run is
+        continued; raises PairError where this machine cannot do as they say.
+        """
         ...
 
     def token_text(self, token_id: int) -> str:

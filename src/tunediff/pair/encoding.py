@@ -1,0 +1,201 @@
+"""Which tokens is a model shown, and which of them are scored?
+
+One policy for both sides: special tokens are added by the tokenizer to plain text and to a prompt
+with its reply, and by the template alone to messages. Special-token text inside data is text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tunediff.errors import InputError
+from tunediff.values import Encoded, Item
+
+
+class Tokens(Protocol):
+    """What a tokenizer must do here; ``hf.py`` wraps the one of the transformers library."""
+
+    bos: int | None
+    special_texts: Sequence[str]
+
+    def __call__(
+        self, text: str, *, special: bool, parse_special: bool
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids and the (start, stop) characters of each.
+
+        ``special``: add what the tokenizer adds (BOS …), with (0, 0) as its characters.
+        ``parse_special``: read special-token text as special tokens.
+        """
+        ...
+
+
+class Render(Protocol):
+    """Renders messages by the chat template: all but the last with a reply's opening, and all."""
+
+    def __call__(self, item: Item) -> tuple[str, str]:
+        """(context, full); ``full`` starts with ``context``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """An item as text: its tokens, their characters, and where the scored part starts."""
+
+    text: str
+    ids: np.ndarray  # int64 (T,)
+    offsets: np.ndarray  # int64 (T, 2), characters
+    context: int | None  # characters before the scored part; None: all but the first token
+
+    @property
+    def scorable(self) -> np.ndarray:
+        """Which tokens are scored, (T,) bool; one that straddles the border is the reply's."""
+        if self.context is None:
+            wanted = np.ones(len(self.ids), bool)
+        else:
+            wanted = self.offsets[:, 1] > self.context
+        wanted[:1] = False  # the first token has no position before it
+        return wanted
+
+
+def spans(item: Item, tokens: Tokens, render: Render) -> Spans:
+    """Tokenize an item.
+
+    Raises:
+        InputError: two BOS, special-token text in a message.
+
+    """
+    if item.messages is not None:
+        for message in item.messages:
+            for special in tokens.special_texts:
+                if special in message["content"]:
+                    raise InputError(
+                        f"{_where(item)} has the special token {special!r} inside a message, where "
+                        "it would be read as the template's own.",
+                        "Remove it from the message's content.",
+                    )
+        context_text, text = render(item)
+        ids, offsets = tokens(text, special=False, parse_special=True)
+        context = len(context_text)
+    else:
+        text = item.text if item.text is not None else (item.prompt or "") + (item.reply or "")
+        ids, offsets = tokens(text, special=True, parse_special=False)
+        context = None if item.text is not None else len(item.prompt or "")
+    if len(ids) > 1 and tokens.bos is not None and ids[0] == ids[1] == tokens.bos:
+        raise InputError(
+            f"{_where(item)} begins with two BOS tokens (id {tokens.bos}).",
+            "Remove the BOS text from the data or the template: it is added once already.",
+        )
+    return Spans(text, np.array(ids, np.int64), np.array(offsets).reshape(-1, 2), context)
+
+
+def encode(
+    item: Item, tokens: Tokens, render: Render, max_length: int | None, allow_truncation: bool
+) -> Encoded:
+    """Token ids of an item, and the positions that are scored.
+
+    Args:
+        item: what is asked.
+        tokens: the tokenizer.
+        render: the chat template.
+        max_length: at most this many token ids, BOS included; None: no limit.
+        allow_truncation: keep the first ``max_length`` ids of a longer item.
+
+    Raises:
+        InputError: a text that is too long, or has no position that could be scored.
+
+    """
+    found = spans(item, tokens, render)
+    total = len(found.ids)
+    if max_length is not None and total > max_length and not allow_truncation:
+        raise InputError(
+            f"{_where(item)} has {total} tokens; at most {max_length} fit.",
+            "Shorten it, or pass --allow-truncation to keep the first "
+            f"{max_length} (--max-length sets another limit).",
+        )
+    kept = total if max_length is None else min(total, max_length)
+    positions = np.flatnonzero(found.scorable[:kept]) - 1
+    if not len(positions):
+        raise InputError(
+            f"{_where(item)} has no scored position: {kept} token{'s' * (kept != 1)}, none of them "
+            "predicted from another.",
+            "Give a longer text or a non-empty reply within --max-length.",
+        )
+    first, last = positions[0] + 1, positions[-1] + 1
+    scored_text = found.text[found.offsets[first, 0] : found.offsets[last, 1]]
+    return Encoded(
+        item_id=item.id,
+        ids=found.ids[:kept],
+        scored=positions,
+        probe=kept - 1 if item.text is not None else int(positions[0]),
+        bytes_scored=len(scored_text.encode()),
+        truncated=total - kept,
+    )
+
+
+def encode_bytes(
+    item: Item, both: tuple[Tokens, Tokens], render: Render, max_length: int | None
+) -> tuple[Encoded, Encoded]:
+    """An item for two different tokenizers, scored from the same byte offset on.
+
+    Raises:
+        InputError: a text that is too long for a side, or where no common offset is left.
+
+    """
+    sides = [spans(item, tokens, render) for tokens in both]
+    for side in sides:
+        if max_length is not None and len(side.ids) > max_length:
+            raise InputError(
+                f"{_where(item)} has {len(side.ids)} tokens; at most {max_length} fit.",
+                "Shorten it.",
+            )
+    starts = [set(side.offsets[side.scorable, 0].tolist()) for side in sides]
+    common = sorted(starts[0] & starts[1])
+    if not common:
+        raise InputError(
+            f"{_where(item)} has no character at which both tokenizers start a scored token.",
+            "Give a longer text.",
+        )
+    start = common[0]
+    bytes_scored = len(sides[0].text[start:].encode())
+    encoded = []
+    for side in sides:
+        positions = np.flatnonzero((side.offsets[:, 0] >= start) & (side.offsets[:, 1] > start)) - 1
+        encoded.append(Encoded(item.id, side.ids, positions, len(side.ids) - 1, bytes_scored))
+    return encoded[0], encoded[1]
+
+
+def _where(item: Item) -> str:
+    return f"Item '{item.id}'" + (f" ({item.source})" if item.source else "")
+
+
+def tokenizer_identity(serialised: str) -> dict[str, Any]:
+    """What decides a fast tokenizer's output, from its JSON form.
+
+    The vocabulary, merges, normaliser, pre-tokenizer, post-processor and added tokens; not the
+    padding and truncation that somebody last used it with, and not the file's bytes.
+    """
+    whole = json.loads(serialised)
+    parts = {
+        key: whole.get(key)
+        for key in ("normalizer", "pre_tokenizer", "post_processor", "model", "added_tokens")
+    }
+    parts["added_tokens"] = sorted(parts["added_tokens"] or [], key=lambda t: t["id"])
+    return parts
+
+
+def tokenizer_differences(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> list[str]:
+    """The parts in which two tokenizers differ; added tokens of tuned alone are "added_tokens"."""
+    different = [
+        key
+        for key in ("model", "normalizer", "pre_tokenizer", "post_processor")
+        if base[key] != tuned[key]
+    ]
+    if base["added_tokens"] != tuned["added_tokens"]:
+        more = tuned["added_tokens"][: len(base["added_tokens"])] == base["added_tokens"]
+        different.append("added_tokens" if more else "special_tokens")
+    return different

@@ -1,0 +1,201 @@
+"""Who is asked, when both models are Hugging Face folders?
+
+``hf_open.py`` opens them; here they answer.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunediff.errors import PairError
+from tunediff.pair import encoding
+from tunediff.pair.hf_load import DTYPES, HfTokens
+from tunediff.pair.template import render_items, template_hash
+from tunediff.scoring import floor, head, precision
+from tunediff.scoring.engine import Engine
+from tunediff.scoring.packs import Pack
+from tunediff.scoring.streams import Streams
+from tunediff.values import Certificate, Encoded, Item, Scores, Side
+
+
+class HfPair:
+    """Base and tuned of the transformers library, opened together; see ``contract.Pair``."""
+
+    offers = frozenset({"scores", "weights"})
+
+    def __init__(
+        self,
+        base: Side,
+        tuned: Side,
+        certificate: Certificate,
+        engine: Engine,
+        tokens: HfTokens,
+        template: str | None,
+        context: int | None,
+        dtype: str,
+    ) -> None:
+        self.base, self.tuned, self.certificate = base, tuned, certificate
+        self.engine = engine
+        self.tokens = tokens
+        self.template = template
+        self.context = context
+        self._dtype = dtype
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the numbers besides the weights and the texts."""
+        compiled = head.uses_compiled(self.engine.streams.device, self.engine.streams.vocabulary)
+        return {
+            "backend": "hf",
+            "device": str(self.engine.streams.device),
+            "dtype": self._dtype,
+            "kernel": self.engine.kernel,
+            "fast_kernel": self.engine.kernel != "highest",
+            "metrics_kernel": "compiled" if compiled else "torch",
+            "threads": self.engine.threads,
+            "budget": self.engine.budget,
+            "chunk": self.engine.chunk,
+            "first_doubled_layer": self.engine.streams.first_layer,
+            "template": None if self.template is None else template_hash(self.template),
+            "versions": versions(),
+        }
+
+    def encode(
+        self, items: Sequence[Item], max_length: int | None, allow_truncation: bool
+    ) -> list[Encoded]:
+        """Token ids of the items and the positions scored."""
+        limit = max_length if max_length is not None else self.context
+        render = self._renderer(items)
+        return [encoding.encode(i, self.tokens, render, limit, allow_truncation) for i in items]
+
+    def _renderer(self, items: Sequence[Item]) -> Callable[[Item], tuple[str, str]]:
+        # all conversations in one go: each call of the template's sandbox starts a process
+        talks = [item for item in items if item.messages is not None]
+        tokenizer = self.tokens.tokenizer
+        rendered = render_items(
+            self.template,
+            talks,
+            bos_token=tokenizer.bos_token,
+            eos_token=tokenizer.eos_token,
+        ) if talks else []  # fmt: skip
+        texts = dict(zip((item.id for item in talks), rendered, strict=True))
+        return lambda item: texts[item.id]
+
+    def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
+        """Every token metric of every item, in the order given."""
+        return self.engine.score(items)
+
+    def noise_floor(self, items: Sequence[Encoded]) -> Mapping[str, float]:
+        """The largest pooled figure of base against itself, by name; never 0."""
+        return floor.noise_floor(self.engine, items)
+
+    def continue_with(self, settings: Mapping[str, Any]) -> None:
+        """Go on with the kernel, threads and pack sizes that a run began with."""
+        kernel, device = settings["kernel"], self.engine.streams.device
+        if kernel != "highest" and precision.choose(device, DTYPES[self._dtype]) == "highest":
+            raise PairError(
+                f"The run began with the product kernel '{kernel}', which is not exact on this "
+                "machine.",
+                "Continue it on the machine that began it, or start a new one with another --out.",
+            )
+        self.engine.kernel, self.engine.threads = kernel, settings["threads"]
+        self.engine.budget, self.engine.chunk = settings["budget"], settings["chunk"]
+
+    def token_text(self, token_id: int) -> str:
+        """The text of one token id, for people."""
+        return self.tokens.text_of(token_id)
+
+
+class BytesPair(HfPair):
+    """Two models with different tokenizers, of which bits per byte alone can be compared."""
+
+    offers = frozenset({"bits_per_byte"})
+
+    def __init__(self, sides: tuple[Streams, Streams], tuned_tokens: HfTokens, **common: Any):
+        super().__init__(**common)
+        self._sides = sides
+        self._tuned_tokens = tuned_tokens
+
+    def encode(
+        self, items: Sequence[Item], max_length: int | None, allow_truncation: bool
+    ) -> list[Encoded]:
+        """Both sides' token ids, scored from the same byte on."""
+        if allow_truncation:
+            raise PairError(
+                "Two tokenizers cut a text at different characters, so --allow-truncation does "
+                "not go with --bits-per-byte-only.",
+                "Shorten the texts.",
+            )
+        limit = max_length if max_length is not None else self.context
+        render = self._renderer(items)
+        both = (self.tokens, self._tuned_tokens)
+        encoded = []
+        for item in items:
+            b, t = encoding.encode_bytes(item, both, render, limit)
+            encoded.append(replace(b, tuned=t))
+        return encoded
+
+    def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
+        """The NLL of either side, each over its own tokens."""
+        for item in items:
+            assert item.tuned is not None
+            sides = [
+                self._nll(streams, side)
+                for streams, side in zip(self._sides, (item, item.tuned), strict=True)
+            ]
+            scores = head.failed(item, "")
+            bad = [
+                side for side, nll in zip("bt", sides, strict=True) if not np.isfinite(nll).all()
+            ]
+            if bad:
+                name = "base" if bad[0] == "b" else "tuned"
+                yield replace(scores, reason=f"the {name} model's logits are not finite")
+                continue
+            yield replace(
+                scores,
+                nll_base=sides[0],
+                nll_tuned=sides[1],
+                bytes_scored=item.bytes_scored,
+                reason=None,
+            )
+
+    def noise_floor(self, items: Sequence[Encoded]) -> Mapping[str, float]:
+        """The floor of base's bits per byte, for both sides."""
+        found = floor.noise_floor(self.engine, items)
+        return {k: v for k, v in found.items() if k.startswith("bits_per_byte")}
+
+    def _nll(self, streams: Streams, item: Encoded) -> np.ndarray:
+        with precision.use(self.engine.kernel), precision.threads(self.engine.threads):
+            h = streams.one(Pack.of([torch.from_numpy(item.ids)], streams.device), "base")
+            parts = []
+            for start in range(0, len(item.scored), self.engine.chunk):
+                at = item.scored[start : start + self.engine.chunk]
+                z = streams.logits(h[torch.from_numpy(at).to(h.device)], "base").cpu().double()
+                y = torch.from_numpy(item.ids[at + 1])[:, None]
+                parts.append((z.logsumexp(1) - z.gather(1, y)[:, 0]).numpy())
+        return np.concatenate(parts)
+
+
+def versions() -> dict[str, str]:
+    """The libraries whose version can change a number."""
+    import numba
+    import peft
+    import transformers
+
+    import tunediff
+
+    return {
+        "tunediff": tunediff.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+    }

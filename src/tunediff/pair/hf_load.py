@@ -1,0 +1,195 @@
+"""How does a folder become a model of the transformers library, whole and unchanged?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tunediff.errors import ModelError, NumericsError, UnsupportedError
+from tunediff.weights.checkpoint import Checkpoint
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this name; "auto" takes CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The device {name!r} is not available: {str(error).splitlines()[0]}",
+            "Use --device cpu, or leave it to auto.",
+        ) from error
+    return device
+
+
+def check_supported(checkpoint: Checkpoint) -> None:
+    """Refuse by name what no test of ours covers.
+
+    Raises:
+        UnsupportedError: quantised weights, custom code, encoder-decoder models.
+
+    """
+    method = checkpoint.quantization
+    if method is not None:
+        raise UnsupportedError(
+            f"{checkpoint.path} is quantised ({method}); tunediff does not read such weights.",
+            "Give the unquantised checkpoint.",
+        )
+    config = checkpoint.config
+    if config.get("auto_map"):
+        raise UnsupportedError(
+            f"{checkpoint.path} brings its own model code (auto_map), which is never run.",
+            "Use a checkpoint of an architecture that transformers has built in.",
+        )
+    if config.get("is_encoder_decoder"):
+        raise UnsupportedError(
+            f"{checkpoint.path} is an encoder-decoder model ({config.get('model_type')}).",
+            "tunediff compares decoder-only language models.",
+        )
+    if config.get("reorder_and_upcast_attn"):
+        raise UnsupportedError(
+            f"{checkpoint.path} sets reorder_and_upcast_attn, which bypasses packed attention.",
+            "Set it to false in config.json: it changes rounding only.",
+        )
+
+
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """The model in eval mode, every weight from the files and finite.
+
+    Raises:
+        ModelError: weights missing, unexpected or misshapen; NumericsError where not finite.
+
+    """
+    check_supported(checkpoint)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            checkpoint.path,
+            dtype=dtype,
+            attn_implementation="eager",  # the reference that the packed way is held against
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"{checkpoint.path} could not be loaded by transformers: {_first_line(error)}",
+            "Check that the folder is whole and of an architecture that transformers knows.",
+        ) from error
+    for kind in ("missing_keys", "mismatched_keys"):
+        if report.get(kind):
+            names = sorted(str(k) for k in report[kind])
+            raise ModelError(
+                f"{checkpoint.path} lacks weights or has misshapen ones: {', '.join(names[:3])}"
+                f"{' …' if len(names) > 3 else ''} ({len(names)} in all).",
+                "transformers would fill them with random numbers. Fetch the folder again.",
+            )
+    model.eval()
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter.sum()) and not torch.isfinite(parameter).all():
+            raise NumericsError(
+                f"{checkpoint.path}: the weight {name} holds NaN or infinity.",
+                "Fetch the folder again, or ask whoever trained it.",
+            )
+    return model.to(device)
+
+
+def share_equal_tensors(base: nn.Module, tuned: nn.Module) -> list[str]:
+    """Let ``tuned`` use base's memory for every equal tensor; return the names that differ."""
+    theirs = dict(base.named_parameters())
+    different = []
+    for name, parameter in tuned.named_parameters():
+        other = theirs.get(name)
+        if other is not None and other.shape == parameter.shape and torch.equal(other, parameter):
+            parameter.data = other.data
+        else:
+            different.append(name)
+    return different
+
+
+class HfTokens:
+    """The tokenizer of a model folder, as ``encoding.Tokens``."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"{folder} has no tokenizer that transformers can load: {_first_line(error)}",
+                "Put tokenizer.json and tokenizer_config.json beside the weights.",
+            ) from error
+        if not self.tokenizer.is_fast:
+            raise UnsupportedError(
+                f"{folder} has a tokenizer without character offsets "
+                f"({type(self.tokenizer).__name__}).",
+                "Save its fast version (tokenizer.json).",
+            )
+        self.bos: int | None = self.tokenizer.bos_token_id
+        self.eos: int | None = self.tokenizer.eos_token_id
+        self.special_texts: tuple[str, ...] = tuple(self.tokenizer.all_special_tokens)
+
+    def __call__(
+        self, text: str, *, special: bool, parse_special: bool
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and the characters of each."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = not parse_special
+        found = backend.encode(text, add_special_tokens=special)
+        return found.ids, found.offsets
+
+    @property
+    def serialised(self) -> str:
+        """The tokenizer's JSON form."""
+        return self.tokenizer.backend_tokenizer.to_str()
+
+    def text_of(self, token_id: int) -> str:
+        """The text of one id."""
+        return self.tokenizer.decode([token_id])
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder brings a tokenizer of its own."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+
+
+def context_length(config: dict[str, Any]) -> int | None:
+    """The longest text that a model of this configuration reads, in tokens."""
+    for key in ("max_position_embeddings", "n_positions"):
+        if isinstance(config.get(key), int):
+            return config[key]
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def meaningful(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides what the weights compute."""
+    passing = {
+        "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version",
+        "use_cache", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "name_or_path",
+        "initializer_range", "attention_dropout", "pretraining_tp", "attn_pdrop", "resid_pdrop",
+        "embd_pdrop", "hidden_dropout", "classifier_dropout", "task_specific_params",
+        "summary_type", "summary_use_proj", "summary_activation", "summary_first_dropout",
+        "summary_proj_to_logits", "max_position_embeddings", "n_positions", "id2label", "label2id",
+        "keys_to_ignore_at_inference", "unsloth_version", "unsloth_fixed", "model_name",
+        "output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward",
+        "is_encoder_decoder", "problem_type", "tie_word_embeddings",
+    }  # fmt: skip
+    return json.loads(json.dumps({k: v for k, v in config.items() if k not in passing}))

@@ -1,0 +1,362 @@
+"""How do two folders become a pair that shares its weights, and is proven?
+
+One backend for base + LoRA adapter, base + merged checkpoint and base + full fine-tune. A plain
+LoRA shares every weight; other adapters are switched on and off in one model; a full checkpoint
+shares the tensors that are equal.
+"""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunediff.errors import AdapterError, PairError
+from tunediff.pair import encoding
+from tunediff.pair.adapter import Adapter, read_adapter
+from tunediff.pair.certificate import Probe, certify
+from tunediff.pair.hf import BytesPair, HfPair
+from tunediff.pair.hf_load import (
+    DTYPES,
+    HfTokens,
+    context_length,
+    device_of,
+    has_tokenizer,
+    load_model,
+    meaningful,
+    share_equal_tensors,
+)
+from tunediff.pair.template import find_template
+from tunediff.scoring import attention, precision
+from tunediff.scoring.engine import Engine
+from tunediff.scoring.packs import Pack
+from tunediff.scoring.streams import (
+    LowRank,
+    SeparateStreams,
+    SharedStreams,
+    SideName,
+    Streams,
+)
+from tunediff.values import Certificate, Check, Side
+from tunediff.weights.checkpoint import Checkpoint
+from tunediff.weights.names import NameMatcher
+
+PROBE_LENGTHS = (16, 8)  # two neighbours, so that a leak between them would show
+ONLY_BYTES = "Pass --bits-per-byte-only to compare bits per byte, the one figure that is fair."
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The two streams, and how to look at their models.
+
+    ``tuned``: the tuned side as a model of its own, where there is one. ``as_base``: within, the
+    base model answers as base. ``mergeable``: ΔW can be added to the weights for comparison.
+    """
+
+    streams: Streams
+    checks: tuple[Check, ...]
+    weights_equal: bool
+    tuned: nn.Module | None = None
+    as_base: Callable[[], AbstractContextManager[Any]] = nullcontext
+    mergeable: bool = False
+
+
+def open_hf(
+    base_path: Path,
+    tuned_path: Path,
+    kind: str,
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    bits_per_byte_only: bool = False,
+) -> HfPair:
+    """Open two local folders as a pair.
+
+    Args:
+        base_path: a model folder.
+        tuned_path: an adapter folder or a model folder.
+        kind: "adapter" or "model", what ``tuned_path`` is.
+        dtype: float32, bfloat16 or float16, of both sides.
+        device: "auto", "cpu", "cuda", "mps".
+        bits_per_byte_only: allow different tokenizers, and measure that one figure.
+
+    """
+    torch_dtype, where = DTYPES[dtype], device_of(device)
+    base_files = Checkpoint.open(base_path)
+    # whatever the files alone can refuse is refused before gigabytes are loaded
+    adapter = read_adapter(tuned_path, base_files) if kind == "adapter" else None
+    tuned_files = Checkpoint.open(tuned_path) if adapter is None else None
+    tokens = HfTokens(base_path)
+    tuned_tokens = HfTokens(tuned_path) if has_tokenizer(tuned_path) else tokens
+    warnings = list(adapter.warnings) if adapter is not None else []
+    equal_tokens = _compare_tokenizers(tokens, tuned_tokens, bits_per_byte_only, warnings)
+
+    model = load_model(base_files, torch_dtype, where)
+    base_side = Side(str(base_path), "base", base_files.fingerprint())
+    common = {
+        "tokens": tokens,
+        "template": find_template(base_path),
+        "context": context_length(model.config.to_dict()),
+        "dtype": dtype,
+        "base": base_side,
+    }
+    kernel = precision.choose(where, torch_dtype)
+    threads = torch.get_num_threads()
+
+    if not equal_tokens:
+        if tuned_files is None:
+            raise PairError("An adapter with a tokenizer of its own cannot be compared.", "")
+        other = load_model(tuned_files, torch_dtype, where)
+        for m in (model, other):
+            use_packed_attention(m)
+        sides = (SeparateStreams(model, model), SeparateStreams(other, other))
+        certificate = Certificate(
+            "bits per byte", (Check("tokenizers_differ", None, "two unrelated models"),), False
+        )
+        limits = [context_length(m.config.to_dict()) for m in (model, other)]
+        common["context"] = min((n for n in limits if n is not None), default=None)
+        return BytesPair(
+            sides,
+            tuned_tokens,
+            tuned=Side(str(tuned_path), "full", tuned_files.fingerprint()),
+            certificate=certificate,
+            engine=Engine(sides[0], kernel, threads),
+            **common,
+        )
+
+    ids = _probe_ids(model)
+    before = _library_logits(model, ids)
+    if adapter is not None:
+        fingerprint = adapter.fingerprint
+        kind = "lora (switched)" if adapter.slow_reasons else "lora"
+        opened = (_switched if adapter.slow_reasons else _shared)(model, adapter)
+    else:
+        assert tuned_files is not None
+        fingerprint, kind = tuned_files.fingerprint(), "full"
+        opened = _two_models(model, load_model(tuned_files, torch_dtype, where))
+    with opened.as_base():
+        unchanged = torch.equal(before, _library_logits(model, ids))
+    after = None if opened.tuned is None else _library_logits(opened.tuned, ids)
+    for m in (model, opened.tuned):
+        if m is not None:
+            use_packed_attention(m)
+    with precision.use(kernel):
+        probe = _probe(opened, ids, before, after, unchanged)
+    certificate = certify(
+        kind,
+        opened.checks,
+        probe,
+        weights_equal=opened.weights_equal,
+        relative_change=None if adapter is None else _relative_change(model, adapter),
+        resolution=torch.finfo(torch_dtype).eps,
+        warnings=tuple(warnings),
+    )
+    return HfPair(
+        tuned=Side(str(tuned_path), kind, fingerprint),
+        certificate=certificate,
+        engine=Engine(opened.streams, kernel, threads),
+        **common,
+    )
+
+
+def use_packed_attention(model: nn.Module) -> None:
+    """Let a model of the transformers library attend text by text over packed rows."""
+    model.config._attn_implementation = attention.NAME
+    text = model.config.get_text_config()
+    text._attn_implementation = attention.NAME
+
+
+def _shared(model: nn.Module, adapter: Adapter) -> Opened:
+    device = next(model.parameters()).device
+    find = NameMatcher(name for name, _ in model.named_modules())
+    low_rank = []
+    for part in adapter.modules:
+        module = find.find(part.name)
+        if module is None:
+            raise AdapterError(
+                f"The adapter's module {part.name} is not in the base model.",
+                "The adapter was made for another base.",
+            )
+        a = torch.from_numpy(part.a).to(device, torch.float32)
+        b = torch.from_numpy(part.b).to(device, torch.float32) * part.scale
+        low_rank.append(LowRank(module, a, b))
+    checks = (
+        Check(
+            "tensors_used",
+            True,
+            f"all {2 * len(low_rank)} tensors of the adapter are used, none is missing or extra",
+        ),
+        Check("shapes_fit", True, f"{len(low_rank)} modules fit the base's shapes and names"),
+    )
+    zero = all(not (x.a.any() and x.b.any()) for x in low_rank)
+    return Opened(SharedStreams(model, low_rank), checks, zero, mergeable=True)
+
+
+def _switched(model: nn.Module, adapter: Adapter) -> Opened:
+    """What an added low-rank term cannot say: peft's own model, switched over by peft."""
+    from peft import PeftModel
+
+    base_rows = model.get_input_embeddings().weight.shape[0]
+    if adapter.vocabulary is not None and adapter.vocabulary != base_rows:
+        model.resize_token_embeddings(adapter.vocabulary, mean_resizing=False)
+    with python_warnings.catch_warnings(record=True) as said:
+        python_warnings.simplefilter("always")
+        wrapped = PeftModel.from_pretrained(model, adapter.path).eval()
+    for warning in said:
+        if "missing" in str(warning.message).lower():
+            raise AdapterError(
+                f"peft did not find all of the adapter's tensors: {warning.message}",
+                "The adapter was made for another base.",
+            )
+    inner = wrapped.get_base_model()
+    compared = [
+        module
+        for module in inner.modules()
+        if hasattr(module, "lora_A") or hasattr(module, "modules_to_save")
+    ]
+    streams = SeparateStreams(inner, inner, wrapped.disable_adapter, compared, base_rows)
+    checks = (
+        Check(
+            "tensors_used", True, "every tensor of the adapter is used, none is missing or extra"
+        ),
+        Check(
+            "shapes_fit",
+            True,
+            f"served by switching, since it has {', '.join(adapter.slow_reasons)}",
+        ),
+    )
+    return Opened(streams, checks, adapter.delta_is_zero, as_base=wrapped.disable_adapter)
+
+
+def _two_models(base: nn.Module, tuned: nn.Module) -> Opened:
+    _same_architecture(base, tuned)
+    different = share_equal_tensors(base, tuned)
+    owners = {name.rpartition(".")[0] for name in different}
+    compared = [module for name, module in base.named_modules() if name in owners]
+    total = len(dict(base.named_parameters()))
+    checks = (
+        Check("tensors_used", True, f"{total} tensors, none missing or extra"),
+        Check("shapes_fit", True, f"{total - len(different)} tensors are equal and shared"),
+    )
+    return Opened(
+        SeparateStreams(base, tuned, compared=compared),
+        checks,
+        weights_equal=not different,
+        tuned=tuned,
+    )
+
+
+def _same_architecture(base: nn.Module, tuned: nn.Module) -> None:
+    ours, theirs = (meaningful(m.config.to_dict()) for m in (base, tuned))
+    different = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    if different:
+        key = different[0]
+        raise PairError(
+            "The tuned model is not a derivative of the base: their configurations differ in "
+            f"{', '.join(different[:4])} ({key}: {ours.get(key)!r} against {theirs.get(key)!r}).",
+            "Give the base that it was tuned from.",
+        )
+    shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
+    for name, parameter in tuned.named_parameters():
+        shape = shapes.get(name)
+        if shape is not None and shape[1:] != tuple(parameter.shape)[1:]:
+            raise PairError(
+                f"The tensor {name} has shape {tuple(parameter.shape)} in the tuned model and "
+                f"{shape} in the base.",
+                "Give the base that it was tuned from.",
+            )
+
+
+def _compare_tokenizers(
+    base: HfTokens, tuned: HfTokens, bits_per_byte_only: bool, warnings: list[str]
+) -> bool:
+    """Whether both sides read a text as the same tokens."""
+    if tuned is base:
+        return True
+    different = encoding.tokenizer_differences(
+        encoding.tokenizer_identity(base.serialised), encoding.tokenizer_identity(tuned.serialised)
+    )
+    if different == ["added_tokens"]:
+        warnings.append(
+            "The tuned side has added tokens; texts are read with base's tokenizer, and logit "
+            "metrics are taken over the common vocabulary."
+        )
+        different = []
+    if different and not bits_per_byte_only:
+        raise PairError(
+            f"The two tokenizers differ ({', '.join(different)}), so the models do not predict the "
+            "same tokens.",
+            ONLY_BYTES,
+        )
+    return not different
+
+
+def _probe_ids(model: nn.Module) -> list[torch.Tensor]:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(vocabulary, (n,), generator=generator) for n in PROBE_LENGTHS]
+
+
+def _library_logits(model: nn.Module, ids: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The model's own forward pass, text by text: (Σ T, V) float32."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                model(input_ids=text[None].to(device), use_cache=False).logits[0].float()
+                for text in ids
+            ]
+        )
+
+
+def _probe(
+    opened: Opened,
+    ids: Sequence[torch.Tensor],
+    before: torch.Tensor,
+    after: torch.Tensor | None,
+    unchanged: bool,
+) -> Probe:
+    streams = opened.streams
+    pack = Pack.of(ids, streams.device)
+
+    def logits(side: SideName, noise: int | None = None) -> torch.Tensor:
+        return streams.logits(streams.one(pack, side, noise), side, noise).clone()
+
+    def rms(a: torch.Tensor, b: torch.Tensor) -> float:
+        columns = min(a.shape[1], b.shape[1])
+        return (a[:, :columns] - b[:, :columns]).double().square().mean().sqrt().item()
+
+    base = logits("base")
+    h_b, h_t = streams.pair(pack)
+    paired_b, tuned = (z.clone() for z in streams.logits_pair(h_b, h_t))
+    again = streams.logits_pair(*streams.pair(pack))[1]
+    return Probe(
+        noise=max(rms(base, logits("base", seed)) for seed in (0, 1, 2)),
+        packed=max(rms(paired_b, before), rms(base, before)),
+        unchanged=unchanged,
+        repeated=torch.equal(tuned, again),
+        difference=rms(tuned, paired_b),
+        merged=rms(logits("merged"), tuned) if opened.mergeable else None,
+        tuned_packed=None if after is None else rms(tuned, after),
+    )
+
+
+def _relative_change(model: nn.Module, adapter: Adapter) -> float | None:
+    """The largest ‖ΔW‖_F/‖W‖_F of a module; None where the adapter is not a plain LoRA."""
+    if adapter.slow_reasons:
+        return None
+    find = NameMatcher(name for name, _ in model.named_modules())
+    changes = []
+    for part in adapter.modules:
+        weight = model.get_submodule(find.find(part.name) or "").weight
+        # ‖BA‖² = Σ (BᵀB ∘ AAᵀ): no matrix of the weight's size is formed
+        a, b = (torch.from_numpy(x).double() for x in (part.a, part.b))
+        squared = ((b.T @ b) * (a @ a.T)).sum().clamp(min=0)
+        changes.append(abs(part.scale) * squared.sqrt().item() / weight.double().norm().item())
+    return max(changes, default=0.0)

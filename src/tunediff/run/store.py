@@ -1,0 +1,308 @@
+"""What is kept of a run, and in which files?
+
+::
+
+    runs/NAME/
+      run.json                   what decides the numbers, and what was found at the beginning
+      rows/part-00000.parquet    one line per observation: the columns of values.Row
+      tokens/part-00000.parquet  per scored token, in float32
+      probes/part-00000.jsonl    per item: the next token after the prompt, as both sides see it
+      timing.jsonl               how long things took; outside every promise of identity
+
+A part is its three files, rows last; it exists where all three do and is then never redone. Each
+file is written whole or not at all (:mod:`tunediff.run.files`), and the same rows give the same
+bytes, so that a run that was killed and continued cannot be told from one that was not.
+
+In ``run.json``, ``identity`` decides the numbers, and a folder whose identity differs belongs to
+another run; ``found`` was found when the run began (kernel, noise floor, certificate …) and is
+kept when it goes on; ``finished`` is null until every part is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunediff.errors import NumericsError, RunError
+from tunediff.run import files, tables
+from tunediff.values import Row
+
+SCHEMA_VERSION = 1
+
+_ABSENT = object()
+_RECORD = "run.json"
+_TIMING = "timing.jsonl"
+_LOCK = ".lock"
+_ENDINGS = {"probes": ".jsonl", "tokens": ".parquet", "rows": ".parquet"}  # in writing order
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder, to be read.
+
+    ``record`` is the content of ``run.json``.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Run:
+        """Open a run folder.
+
+        Raises:
+            RunError: not a run folder, from a newer tunediff, or not finished.
+
+        """
+        folder = Path(folder)
+        record = _read_record(folder)
+        if record is None:
+            raise RunError(
+                f"{folder} is not a run folder: it has no {_RECORD}.",
+                "Give the folder that was given as --out.",
+            )
+        parts = record["found"]["parts"]
+        missing = [k for k in range(parts) if not _has_part(folder, k)]
+        if missing or record["finished"] is None:
+            names = ", ".join(_part_name(k) for k in missing[:5])
+            named = f" ({names}{' …' if len(missing) > 5 else ''})" if missing else ""
+            raise RunError(
+                f"The run {folder} is not finished: {len(missing)} of its {parts} parts are "
+                f"missing{named}.",
+                "Run the same command with the same --out again; it goes on where it stopped.",
+            )
+        return cls(folder, record)
+
+    def rows(self) -> list[Row]:
+        """Every observation, in the order of the parts."""
+        return [row for path in self._paths("rows") for row in tables.read_rows(path)]
+
+    def tokens(self) -> dict[str, np.ndarray]:
+        """Every scored token: one array per name in ``tables.TOKEN_COLUMNS``, all equally long.
+
+        ``item`` holds strings; ``position`` (index in the item) and ``token`` (id) int32; the
+        rest float32, in the units of the token metrics.
+        """
+        parts = [tables.read_tokens(path) for path in self._paths("tokens")]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def probes(self) -> list[dict[str, Any]]:
+        """One mapping per item: what both sides expect after the prompt (or why not)."""
+        return [line for path in self._paths("probes") for line in _read_json_lines(path)]
+
+    def timing(self) -> list[dict[str, Any]]:
+        """How long things took; may be empty."""
+        return _read_json_lines(self.folder / _TIMING)
+
+    def _paths(self, table: str) -> list[Path]:
+        return [_part_path(self.folder, table, k) for k in range(self.record["found"]["parts"])]
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """The writing side of a run folder, held by one process; made by :func:`recording`.
+
+    ``continued``: the run had begun before.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    continued: bool
+
+    def has_part(self, k: int) -> bool:
+        """Whether part ``k`` exists, and so need not be made."""
+        return _has_part(self.folder, k)
+
+    def write_part(
+        self,
+        k: int,
+        rows: Sequence[Row],
+        tokens: Mapping[str, Sequence[Any] | np.ndarray],
+        probes: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Store part ``k``: rows, token columns (``tables.TOKEN_COLUMNS``) and one probe per item.
+
+        Raises:
+            NumericsError: a number is NaN or infinite, or a null effect has no reason.
+            RunError: it could not be written; what was written before stays.
+
+        """
+        contents = {
+            "probes": "".join(strict_json(probe) + "\n" for probe in probes).encode(),
+            "tokens": tables.tokens_bytes(tokens),
+            "rows": tables.rows_bytes(rows),
+        }
+        for table in _ENDINGS:
+            files.write_whole(_part_path(self.folder, table, k), contents[table])
+
+    def note_time(self, note: Mapping[str, Any]) -> None:
+        """Add a line to ``timing.jsonl``, rewritten whole: a torn line could not be read."""
+        path = self.folder / _TIMING
+        lines = [strict_json(line) + "\n" for line in [*_read_json_lines(path), note]]
+        files.write_whole(path, "".join(lines).encode())
+
+    def finish(self) -> Run:
+        """Say that every part is there, and count the items that failed."""
+        failed = sum(
+            probe["reason"] is not None
+            for k in range(self.record["found"]["parts"])
+            for probe in _read_json_lines(_part_path(self.folder, "probes", k))
+        )
+        record = {**self.record, "finished": {"failed": failed}}
+        if record != self.record:
+            files.write_whole(self.folder / _RECORD, _record_bytes(record))
+        return Run.open(self.folder)
+
+
+@contextmanager
+def recording(
+    folder: Path | str,
+    identity: Mapping[str, Any],
+    found: Callable[[], Mapping[str, Any]],
+) -> Iterator[Recorder]:
+    """Begin a run in ``folder``, or go on with the same one.
+
+    Args:
+        folder: a new or empty folder, or one with a run of the same ``identity``.
+        identity: what decides the numbers (JSON).
+        found: called for a new run only: what is found at its beginning (JSON), with ``parts``,
+            the number of parts.
+
+    Raises:
+        RunError: the folder belongs to another run or is not a run folder (nothing is written),
+            another process writes to it, or it cannot be written.
+
+    """
+    folder = Path(folder)
+    identity = json.loads(strict_json(identity))
+    _same_run(folder, identity)
+    files.make_folder(folder)
+    with files.locked(folder / _LOCK):
+        # Again, since another process may have begun its run between the look and the lock.
+        record = _same_run(folder, identity)
+        for place in (folder, *(folder / table for table in _ENDINGS)):
+            files.remove_temporaries(place)
+        continued = record is not None
+        if record is None:
+            record = {
+                "schema_version": SCHEMA_VERSION,
+                "identity": identity,
+                "found": json.loads(strict_json(found())),
+                "finished": None,
+            }
+            files.write_whole(folder / _RECORD, _record_bytes(record))
+        for table in _ENDINGS:
+            files.make_folder(folder / table)
+        yield Recorder(folder, record, continued)
+
+
+def strict_json(value: Any) -> str:
+    """One line of JSON with sorted keys; NaN and infinity are refused.
+
+    Raises:
+        NumericsError: a number is NaN or infinite.
+
+    """
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise NumericsError(
+            f"A number for the record is NaN or infinite: {error}.",
+            "Only finite numbers are stored; a missing one is null with a reason.",
+        ) from error
+
+
+def _record_bytes(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, sort_keys=True, allow_nan=False, indent=1) + "\n").encode()
+
+
+def _same_run(folder: Path, identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The record of the run in ``folder``, or None where a new one may begin there."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder.", "Choose another name.")
+    record = _read_record(folder)
+    if record is None:
+        ours = {_LOCK, _RECORD + files.TEMPORARY}
+        strangers = sorted(p.name for p in folder.glob("*") if p.name not in ours)
+        if strangers:
+            raise RunError(
+                f"{folder} is not empty and not a run folder (it holds {strangers[0]!r}).",
+                "Choose a new or empty folder.",
+            )
+        return None
+    difference = _first_difference(record["identity"], identity)
+    if difference is not None:
+        key, there, here = difference
+        raise RunError(
+            f"{folder} belongs to another run: its {key} is {there}, that of this one is {here}.",
+            "Choose another folder, or repeat the run with the settings that it began with.",
+        )
+    return record
+
+
+def _first_difference(there: Any, here: Any, key: str = "") -> tuple[str, str, str] | None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            found = _first_difference(
+                there.get(name, _ABSENT), here.get(name, _ABSENT), f"{key}.{name}" if key else name
+            )
+            if found is not None:
+                return found
+        return None
+    if there == here:
+        return None
+    return key, _shown(there), _shown(here)
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value)
+
+
+def _part_name(k: int) -> str:
+    return f"part-{k:05d}"
+
+
+def _part_path(folder: Path, table: str, k: int) -> Path:
+    return folder / table / (_part_name(k) + _ENDINGS[table])
+
+
+def _has_part(folder: Path, k: int) -> bool:
+    return all(_part_path(folder, table, k).is_file() for table in _ENDINGS)
+
+
+def _read_record(folder: Path) -> Mapping[str, Any] | None:
+    path = folder / _RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+        version = record["schema_version"]
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise RunError(
+                f"{path} has schema version {version}; this tunediff reads up to {SCHEMA_VERSION}.",
+                "Install a newer tunediff.",
+            )
+        if not isinstance(record["found"]["parts"], int) or "finished" not in record:
+            raise KeyError("parts")
+        record["identity"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} is damaged: {type(error).__name__}: {error}.",
+            "Choose another folder and run again.",
+        ) from error
+    return record
+
+
+def _read_json_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    except ValueError as error:
+        raise tables.damaged(path, error) from error

@@ -1,0 +1,140 @@
+"""How are rows and tokens laid out in Parquet, the same values always in the same bytes?"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunediff.errors import NumericsError, RunError
+from tunediff.values import Row
+
+ROW_COLUMNS = tuple(field.name for field in fields(Row))
+TOKEN_COLUMNS = ("item", "position", "token", "nll_base", "nll_tuned", "kl_base_tuned", "delta_p")
+
+
+def damaged(path: Path, error: Exception) -> RunError:
+    """The error of a file of a part that cannot be read."""
+    return RunError(
+        f"{path} is damaged: {error}.",
+        "Delete this file and run the same command with the same --out again.",
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The observations of one part."""
+    columns = _read(path, ROW_COLUMNS)
+    values = zip(*(columns[name].to_pylist() for name in ROW_COLUMNS), strict=True)
+    return [Row(*row) for row in values]
+
+
+def read_tokens(path: Path) -> dict[str, np.ndarray]:
+    """The scored tokens of one part, by name of column."""
+    columns = _read(path, TOKEN_COLUMNS)
+    return {name: columns[name].to_numpy() for name in TOKEN_COLUMNS}
+
+
+def _schema(table: str) -> Any:
+    import pyarrow as pa
+
+    if table == "rows":
+        text, number = pa.string(), pa.float64()
+        kinds: dict[str, Any] = dict.fromkeys(ROW_COLUMNS, text)
+        kinds |= dict.fromkeys(("base_sum", "tuned_sum", "effect_sum"), number)
+        kinds |= {"sample": pa.int32(), "count": pa.int64()}
+        nullable = {"base_sum", "tuned_sum", "effect_sum", "reason"}
+    else:
+        kinds = dict.fromkeys(TOKEN_COLUMNS, pa.float32())
+        kinds |= {"item": pa.string(), "position": pa.int32(), "token": pa.int32()}
+        nullable = set()
+    return pa.schema([pa.field(name, kind, name in nullable) for name, kind in kinds.items()])
+
+
+def rows_bytes(rows: Sequence[Row]) -> bytes:
+    """The observations of one part as a Parquet file.
+
+    Raises:
+        NumericsError: a sum is not finite, or an effect is null without a reason.
+
+    """
+    import pyarrow as pa
+
+    for row in rows:
+        sums = (row.base_sum, row.tuned_sum, row.effect_sum)
+        if (row.effect_sum is None) != bool(row.reason) or not all(
+            value is None or math.isfinite(value) for value in sums
+        ):
+            raise NumericsError(
+                f"The row of {row.measure!r} on item {row.item!r} has sums {sums} and reason "
+                f"{row.reason!r}; it needs finite sums, or a null effect with a reason.",
+                "This is a fault of that measure, not of the data.",
+            )
+    return _parquet_bytes(
+        pa.table(
+            {name: [getattr(row, name) for row in rows] for name in ROW_COLUMNS},
+            schema=_schema("rows"),
+        )
+    )
+
+
+def tokens_bytes(tokens: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
+    """The scored tokens of one part, a column for each of ``TOKEN_COLUMNS``, as a Parquet file.
+
+    Raises:
+        NumericsError: a number is not finite in float32.
+
+    """
+    import pyarrow as pa
+
+    schema = _schema("tokens")
+    columns: dict[str, Any] = {"item": tokens["item"]}
+    for name in TOKEN_COLUMNS[1:]:
+        columns[name] = np.asarray(tokens[name], dtype=schema.field(name).type.to_pandas_dtype())
+        if not np.isfinite(columns[name]).all():
+            raise NumericsError(
+                f"A token's {name} is NaN or infinite in float32.",
+                "An item whose numbers are not finite must be given a reason by the pair.",
+            )
+    return _parquet_bytes(pa.table(columns, schema=schema))
+
+
+def _parquet_bytes(table: Any) -> bytes:
+    from pyarrow import parquet
+
+    # Every choice that shapes the bytes is stated, so that another default changes none.
+    buffer = io.BytesIO()
+    parquet.write_table(
+        table,
+        buffer,
+        version="2.6",
+        data_page_version="1.0",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=True,
+        write_statistics=True,
+        write_page_checksum=True,
+        store_schema=False,
+        row_group_size=1 << 20,
+    )
+    return buffer.getvalue()
+
+
+def _read(path: Path, columns: Sequence[str]) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path, page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+    if tuple(table.column_names) != tuple(columns):
+        raise RunError(
+            f"{path} has columns {table.column_names}; needed are {list(columns)}.",
+            "It was written by another version of tunediff; run again into another folder.",
+        )
+    return table

@@ -1,0 +1,105 @@
+"""How do texts in one row attend to themselves and to nothing else?
+
+An attention function of our own, known to transformers under one name. It runs causal attention
+text by text over the packed row, so no mask of N × N entries is ever made and no text can see its
+neighbour. The bounds of the texts are handed over by the forward pass that is running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from tunediff.errors import UnsupportedError
+
+NAME = "tunediff_packed"
+
+_bounds: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("bounds")
+
+
+@contextmanager
+def packed(bounds: tuple[tuple[int, int], ...]) -> Iterator[None]:
+    """Within: rows hold texts at these bounds, once (N tokens) or twice (2N: base, tuned)."""
+    token = _bounds.set(bounds)
+    try:
+        yield
+    finally:
+        _bounds.reset(token)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # (1, heads, N or 2N, d)
+    key: torch.Tensor,  # (1, key heads, N or 2N, d)
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    for name in ("s_aux", "head_mask", "position_bias"):
+        if others.get(name) is not None:
+            raise UnsupportedError(
+                f"This architecture's attention needs '{name}', which tunediff does not compute.",
+                "Compare recorded replies instead.",
+            )
+    bounds = _bounds.get()
+    once = bounds[-1][1]
+    if query.shape[2] == 2 * once:
+        bounds = (*bounds, *((start + once, stop + once) for start, stop in bounds))
+    out = torch.empty(
+        (1, query.shape[2], query.shape[1], value.shape[3]), dtype=value.dtype, device=value.device
+    )
+    for start, stop in bounds:
+        q, k, v = (x[:, :, start:stop] for x in (query, key, value))
+        out[:, start:stop] = _causal(q, k, v, scaling, sliding_window, softcap).transpose(1, 2)
+    return out, None
+
+
+def _causal(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    length = q.shape[2]
+    mask = None
+    if (window is not None and length > window) or softcap is not None:
+        place = torch.arange(length, device=q.device)
+        distance = place[:, None] - place[None, :]
+        mask = (distance >= 0) & (distance < (window or length))
+    if softcap is None:
+        return scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+    # Gemma 2 bounds its attention logits, which the fused kernel cannot do.
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[3] ** -0.5)
+    logits = (softcap * torch.tanh(logits / softcap)).masked_fill(~mask, float("-inf"))
+    return torch.softmax(logits, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    return None
+
+
+AttentionInterface.register(NAME, _attend)
+AttentionMaskInterface.register(NAME, _no_mask)

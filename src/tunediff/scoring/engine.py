@@ -1,0 +1,100 @@
+"""How are many items scored fast, in bounded memory, with the same numbers every time?"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from tunediff.errors import NumericsError
+from tunediff.scoring import head, packs, precision
+from tunediff.scoring.head import RowMetrics
+from tunediff.scoring.streams import Streams
+from tunediff.values import Encoded, Scores
+
+# Tokens of one pack and logits rows of one chunk. On a CPU a few hundred rows already reach the
+# product's full rate and small buffers stay near the cores; a GPU wants much larger ones.
+BUDGET = {"cpu": 512, "mps": 2048, "cuda": 8192}
+CHUNK = {"cpu": 64, "mps": 128, "cuda": 512}
+
+
+@dataclass(slots=True)
+class Engine:
+    """Scores packs of items on two streams.
+
+    ``halvings`` counts how often memory ran out and the budgets were halved.
+    """
+
+    streams: Streams
+    kernel: precision.Kernel
+    threads: int
+    budget: int = 0
+    chunk: int = 0
+    halvings: int = 0
+    row_metrics: RowMetrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        device = self.streams.device
+        self.budget = self.budget or BUDGET.get(device.type, 512)
+        self.chunk = self.chunk or CHUNK.get(device.type, 64)
+        self.row_metrics = head.row_metrics(device, self.streams.vocabulary)
+
+    def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
+        """Every token metric of every item, in the order given."""
+        for pack in packs.plan(items, self.budget):
+            yield from self._score(list(pack))
+
+    def _score(self, items: list[Encoded]) -> list[Scores]:
+        try:
+            with precision.use(self.kernel), precision.threads(self.threads):
+                return self._score_once(items)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the except clause, so that the failed attempt's tensors are really gone.
+        release()
+        if len(items) == 1 and self.chunk == 1:
+            raise NumericsError(
+                f"Memory ran out on item '{items[0].item_id}' of {len(items[0].ids)} tokens alone.",
+                "Use --max-length with --allow-truncation, a smaller --dtype, or another device.",
+            )
+        self.halvings += 1
+        if len(items) == 1:
+            self.chunk = max(1, self.chunk // 2)
+            return self._score(items)
+        self.budget = max(1, self.budget // 2)
+        middle = len(items) // 2
+        return self._score(items[:middle]) + self._score(items[middle:])
+
+    def _score_once(self, items: list[Encoded]) -> list[Scores]:
+        pack = packs.Pack.of([torch.from_numpy(i.ids) for i in items], self.streams.device)
+        h_b, h_t = self.streams.pair(pack)
+        return list(
+            head.score_items(
+                self.streams,
+                items,
+                [h_b[a:b] for a, b in pack.bounds],
+                [h_t[a:b] for a, b in pack.bounds],
+                chunk=self.chunk,
+                row_metrics=self.row_metrics,
+            )
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "not enough memory" in text or "can't allocate" in text
+
+
+def release(empty: Callable[[], None] | None = None) -> None:
+    """Give unused memory back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if empty is not None:
+        empty()

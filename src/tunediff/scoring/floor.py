@@ -1,0 +1,160 @@
+"""How large can a difference be that means nothing?
+
+Base is compared with itself, computed in another way that is just as right: in another pack
+shape, with another exact kernel or thread count, and with noise of rounding size on the output of
+every compared module. The largest figure of each metric over these is its floor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tunediff.errors import NumericsError
+from tunediff.scoring import precision
+from tunediff.scoring.engine import Engine
+from tunediff.scoring.head import Wanted
+from tunediff.scoring.packs import Pack
+from tunediff.values import TOKEN_METRICS, Encoded
+
+MOST_TOKENS = 512  # scored tokens of the sample (DEFINITIONS, "The noise floor")
+LEAST_TOKENS = 128
+SHARE = 64  # of a long run's tokens, one in this many: the floor's passes cost six times as much
+TEXTS = 8
+SEEDS = (0, 1, 2)
+
+
+def sample(items: Sequence[Encoded]) -> list[Encoded]:
+    """A few items, evenly over the run, each cut after its share of the scored tokens."""
+    total = sum(len(item.scored) for item in items)
+    tokens = min(MOST_TOKENS, max(LEAST_TOKENS, total // SHARE))
+    usable = sorted((i for i in items if len(i.scored)), key=lambda i: (len(i.ids), i.item_id))
+    count = min(TEXTS, len(usable))
+    chosen = [usable[round(k * (len(usable) - 1) / max(1, count - 1))] for k in range(count)]
+    return [_cut(item, max(1, tokens // max(1, count))) for item in chosen]
+
+
+def _cut(item: Encoded, scored: int) -> Encoded:
+    kept = item.scored[:scored]
+    stop = int(kept[-1]) + 2  # the token that the last kept position is scored on
+    # Each scored token stands for its share of the bytes; the floor is a size, not a figure.
+    share = round(item.bytes_scored * len(kept) / len(item.scored))
+    return replace(
+        item, ids=item.ids[:stop], scored=kept, probe=int(kept[-1]), bytes_scored=max(1, share)
+    )
+
+
+def noise_floor(engine: Engine, items: Sequence[Encoded]) -> dict[str, float]:
+    """The floor of every pooled figure, by name; never 0.
+
+    Raises:
+        NumericsError: where base's own logits are not finite.
+
+    """
+    chosen = sample(items)
+    device = engine.streams.device
+    texts = [torch.from_numpy(item.ids) for item in chosen]
+    together = Pack.of(texts, device)
+    alone = [Pack.of([text], device) for text in texts]
+
+    with precision.use(engine.kernel), precision.threads(engine.threads):
+        reference = engine.streams.one(together, "base")
+        worst: dict[str, float] = {}
+
+        def against(hidden: torch.Tensor, noise: int | None = None) -> None:
+            found = _figures(engine, chosen, together, reference, hidden, noise)
+            for name, value in found.items():
+                worst[name] = max(worst.get(name, 0.0), value)
+
+        against(torch.cat([engine.streams.one(pack, "base") for pack in alone]))
+        with _another_kernel(engine):
+            other = engine.streams.one(together, "base")
+        against(other)
+        for seed in SEEDS:
+            against(engine.streams.one(together, "base", noise=seed), noise=seed)
+    return worst
+
+
+def _another_kernel(engine: Engine):
+    if engine.kernel != "highest":
+        return precision.use("highest")
+    return precision.threads(1 if engine.threads > 1 else 2)
+
+
+def _figures(
+    engine: Engine,
+    items: Sequence[Encoded],
+    pack: Pack,
+    reference: torch.Tensor,
+    other: torch.Tensor,
+    noise: int | None,
+) -> dict[str, float]:
+    rows: list[np.ndarray] = []
+    probes: list[np.ndarray] = []
+    for item, (start, _) in zip(items, pack.bounds, strict=True):
+        wanted = Wanted.of(item)
+        at = torch.from_numpy(wanted.rows).to(reference.device) + start
+        targets = torch.from_numpy(wanted.targets)
+        for first in range(0, len(at), engine.chunk):
+            part = slice(first, first + engine.chunk)
+            # cloned: the second product may reuse the first one's buffer
+            z_b = engine.streams.logits(reference[at[part]], "base").clone()
+            z_v = engine.streams.logits(other[at[part]], "base", noise)
+            rows.append(engine.row_metrics(z_b, z_v, targets[part]))
+        probes.append(rows[-1][-1:])
+    table = np.concatenate(rows)
+    table = table[np.isfinite(table).all(axis=1)]
+    if not len(table):
+        raise NumericsError(
+            "The base model's logits are not finite on any text.",
+            "Try --dtype float32, and check the base model's weights.",
+        )
+    figures = pooled(table, sum(item.bytes_scored for item in items))
+    figures["logit_l2_last"] = float(
+        np.concatenate(probes)[:, TOKEN_METRICS.index("logit_l2")].mean()
+    )
+    return {name: value if value > 0 else _least(name, table) for name, value in figures.items()}
+
+
+def pooled(table: np.ndarray, bytes_scored: int) -> dict[str, float]:
+    """How far base, computed twice, differs from itself: every figure of the token table.
+
+    ``table``: (n, 10) as ``values.TOKEN_METRICS``, finite, "tuned" being base again.
+    """
+    columns = dict(zip(TOKEN_METRICS, table.T, strict=True))
+    mean = {name: float(column.mean()) for name, column in columns.items()}
+    difference = mean["nll_tuned"] - mean["nll_base"]
+    ppl = abs(math.exp(mean["nll_tuned"]) - math.exp(mean["nll_base"]))
+    bits = abs(difference) * len(table) / (math.log(2) * bytes_scored)
+    return {
+        "nll_base": abs(difference),
+        "nll_tuned": abs(difference),
+        "delta_nll": abs(difference),
+        "ppl_base": ppl,
+        "ppl_tuned": ppl,
+        "ppl_ratio": abs(math.expm1(difference)),
+        "bits_per_byte_base": bits,
+        "bits_per_byte_tuned": bits,
+        **{name: mean[name] for name in TOKEN_METRICS if name.startswith(("kl", "js", "logit"))},
+        "top1_agreement": 1 - mean["top1_agreement"],
+        "delta_p": abs(mean["delta_p"]),
+    }
+
+
+def _least(name: str, table: np.ndarray) -> float:
+    """One float32 unit in the last place of a figure that measured 0; for agreement 1/n."""
+    if name == "top1_agreement":
+        return 1 / len(table)
+    nll = float(table[:, 0].mean())
+    size: Mapping[str, float] = {
+        "ppl_base": math.exp(nll),
+        "ppl_tuned": math.exp(nll),
+        "ppl_ratio": 1.0,
+    }
+    if name.startswith(("nll", "delta_nll", "bits")):
+        return float(np.spacing(np.float32(nll)))
+    return float(np.spacing(np.float32(size.get(name, 0.0))))

@@ -1,0 +1,165 @@
+"""How do hidden states become token metrics without a text's logits ever being held?
+
+Scored positions are selected first; then, a few dozen tokens at a time, one product of both
+sides with the head goes into a reused buffer, and all metrics are taken from that buffer.
+Jensen–Shannon needs both normalisers before its first term, so a chunk keeps whole vocabulary rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tunediff.errors import NumericsError
+from tunediff.scoring import metrics
+from tunediff.scoring.streams import Streams
+from tunediff.values import TOKEN_METRICS, Encoded, Scores
+
+TOP = 10  # candidates shown of either side
+
+# From here on compiling (2 s, once per machine) costs less than plain torch's temporaries.
+COMPILED_FROM = 4096
+
+_MSE, _CENTRED, _L2 = (
+    TOKEN_METRICS.index(name) for name in ("logit_mse", "logit_mse_centred", "logit_l2")
+)
+
+RowMetrics = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rows of the hidden states are looked at, for one item."""
+
+    rows: np.ndarray  # positions in the item: the scored ones, and the probe
+    targets: np.ndarray  # the token that follows, -1 at a probe that is not scored
+    probe: int  # where the probe stands in rows
+
+    @classmethod
+    def of(cls, item: Encoded) -> Wanted:
+        """The scored positions of an item and its probe position, in rising order."""
+        rows = np.union1d(item.scored, [item.probe])
+        targets = np.full(len(rows), -1)
+        scored = np.isin(rows, item.scored)
+        targets[scored] = item.ids[rows[scored] + 1]
+        return cls(rows, targets, int(np.searchsorted(rows, item.probe)))
+
+
+def uses_compiled(device: torch.device, vocabulary: int) -> bool:
+    """Whether chunks of this vocabulary go to the compiled kernel."""
+    return device.type == "cpu" and vocabulary >= COMPILED_FROM
+
+
+def row_metrics(device: torch.device, vocabulary: int) -> RowMetrics:
+    """The function from two chunks of logits to their metrics that suits device and size."""
+    if not uses_compiled(device, vocabulary):
+        return lambda z_b, z_t, targets: metrics.token_metrics(
+            z_b, z_t, targets.to(z_b.device)
+        ).numpy()
+    from tunediff.scoring import compiled
+
+    def split(z_b: torch.Tensor, z_t: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+        out = np.empty((len(targets), metrics.COLUMNS))
+        z_b_, z_t_, targets_ = z_b.numpy(), z_t.numpy(), targets.numpy()
+        threads = torch.get_num_threads()
+        edges = np.linspace(0, len(targets), threads + 1).astype(int)
+        parts = [slice(a, b) for a, b in itertools.pairwise(edges) if b > a]
+
+        def work(part: slice) -> None:
+            compiled.token_metrics(z_b_[part], z_t_[part], targets_[part], out[part])
+
+        # the kernel lets go of the interpreter's lock, so threads are enough
+        with ThreadPoolExecutor(max(1, len(parts))) as pool:
+            list(pool.map(work, parts))
+        return out
+
+    return split
+
+
+def score_items(
+    streams: Streams,
+    items: list[Encoded],
+    h_b: list[torch.Tensor],
+    h_t: list[torch.Tensor],
+    *,
+    chunk: int,
+    row_metrics: RowMetrics,
+) -> Iterator[Scores]:
+    """Scores of the items of one pack, from their last hidden states (T, H) of either side."""
+    wanted = [Wanted.of(item) for item in items]
+    picked_b = _pick(h_b, wanted)
+    picked_t = _pick(h_t, wanted)
+    targets = torch.from_numpy(np.concatenate([w.targets for w in wanted]))
+    ends = np.cumsum([len(w.rows) for w in wanted])
+    starts = ends - [len(w.rows) for w in wanted]
+    probes = starts + [w.probe for w in wanted]
+
+    table = np.empty((len(targets), metrics.COLUMNS))
+    reasons: dict[int, str] = {}
+    tops: dict[int, tuple[tuple[tuple[int, float], ...], ...]] = {}
+    for start in range(0, len(targets), chunk):
+        part = slice(start, min(start + chunk, len(targets)))
+        z_b, z_t = streams.logits_pair(picked_b[part], picked_t[part])
+        table[part] = row_metrics(z_b, z_t, targets[part])
+        for row in np.flatnonzero(np.isnan(table[part, _L2])) + start:
+            item = int(np.searchsorted(ends, row, side="right"))
+            pair = (z[row - start].float().cpu().numpy() for z in (z_b, z_t))
+            try:
+                table[row] = metrics.masked_row_metrics(*pair, int(targets[row]))
+            except NumericsError as error:
+                position = wanted[item].rows[row - starts[item]]
+                reasons.setdefault(item, f"at position {position} {error.message}")
+        for item in np.flatnonzero((probes >= part.start) & (probes < part.stop)):
+            row = int(probes[item]) - start
+            tops[int(item)] = (top(z_b[row]), top(z_t[row]))
+
+    for index, (item, w) in enumerate(zip(items, wanted, strict=True)):
+        if index in reasons:
+            yield failed(item, reasons[index])
+            continue
+        rows = table[starts[index] : ends[index]]
+        scored = w.targets >= 0
+        yield Scores(
+            item_id=item.item_id,
+            positions=w.rows[scored],
+            targets=w.targets[scored],
+            **{name: rows[scored, column] for column, name in enumerate(TOKEN_METRICS)},
+            bytes_scored=item.bytes_scored,
+            probe_logit_mse=float(rows[w.probe, _MSE]),
+            probe_logit_l2=float(rows[w.probe, _L2]),
+            probe_top_base=tops[index][0],
+            probe_top_tuned=tops[index][1],
+        )
+
+
+def _pick(hidden: list[torch.Tensor], wanted: list[Wanted]) -> torch.Tensor:
+    return torch.cat(
+        [h[torch.from_numpy(w.rows).to(h.device)] for h, w in zip(hidden, wanted, strict=True)]
+    )
+
+
+def top(z: torch.Tensor) -> tuple[tuple[int, float], ...]:
+    """The likeliest next tokens of one row of logits (V,), with their probabilities."""
+    log_p = torch.log_softmax(z.float(), dim=0)
+    values, ids = log_p.topk(min(TOP, len(z)))
+    return tuple(zip(ids.tolist(), values.exp().tolist(), strict=True))
+
+
+def failed(item: Encoded, reason: str) -> Scores:
+    """The scores of an item that has none."""
+    empty = np.empty(0)
+    none = Scores(
+        item_id=item.item_id,
+        positions=empty.astype(np.int64),
+        targets=empty.astype(np.int64),
+        **dict.fromkeys(TOKEN_METRICS, empty),
+        bytes_scored=0,
+        probe_logit_mse=float("nan"),
+        probe_logit_l2=float("nan"),
+    )
+    return replace(none, reason=reason)

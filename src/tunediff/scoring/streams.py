@@ -1,0 +1,348 @@
+"""How do two models read the same row of tokens through one set of weights?
+
+:class:`SharedStreams` serves a plain LoRA. A row carries base's tokens in front and tuned's
+behind. Every product with a shared weight runs once over the whole row; in each adapted module the
+rear half alone gets s·B(A·x) added in place. Below the first adapted layer there is one copy of
+the tokens; at it they are doubled.
+
+:class:`SeparateStreams` serves all that cannot be told apart by an added low-rank term (full
+fine-tunes, DoRA, saved modules, adapted embeddings): two forward passes, through one model
+switched over or through two models that share every equal tensor.
+
+Both yield last hidden states and never logits: those are far too large to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from tunediff.errors import ModelError
+from tunediff.scoring import attention
+from tunediff.scoring.packs import Pack
+
+SideName = Literal["base", "tuned", "merged"]
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """What an adapter adds in one module: y += b(a·x), the scale being part of ``b``.
+
+    ``a``: (r, in). ``b``: (out, r). Both float32, as peft keeps them.
+    """
+
+    module: str
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+class Streams(Protocol):
+    """Two models over one row."""
+
+    device: torch.device
+    vocabulary: int  # the common one: columns of both models' logits
+
+    def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of base and tuned, (N, H) each."""
+        ...
+
+    def one(self, pack: Pack, side: SideName, noise: int | None = None) -> torch.Tensor:
+        """Last hidden states of one side, (N, H); ``noise`` seeds rounding-size noise."""
+        ...
+
+    def logits_pair(self, h_b: torch.Tensor, h_t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits of base and tuned, (C, V) float32 each, in a buffer that the next call reuses."""
+        ...
+
+    def logits(self, h: torch.Tensor, side: SideName, noise: int | None = None) -> torch.Tensor:
+        """Logits of one side, (C, V) float32."""
+        ...
+
+
+def backbone(model: nn.Module) -> nn.Module:
+    """The part of a causal language model that ends in the last hidden states."""
+    inner = model.base_model
+    if inner is model:
+        raise ModelError(
+            f"{type(model).__name__} has no backbone apart from its head.",
+            "tunediff compares causal language models of the transformers library.",
+        )
+    return inner
+
+
+def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The name and the list of the decoder's layers."""
+    count = model.config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name, module
+    raise ModelError(f"No list of {count} decoder layers was found in {type(model).__name__}.")
+
+
+def run_backbone(model: nn.Module, pack: Pack) -> torch.Tensor:
+    """Last hidden states of a packed row, (N, H), or (2N, H) where it was doubled on its way."""
+    with attention.packed(pack.bounds):
+        out = backbone(model)(
+            input_ids=pack.ids[None], position_ids=pack.positions[None], use_cache=False
+        ).last_hidden_state
+    return out.reshape(-1, out.shape[-1])
+
+
+class Head:
+    """From last hidden states to logits, as the model itself would, into a buffer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.module = model.get_output_embeddings()
+        config = model.config.get_text_config()
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.factor = getattr(config, "logit_scale", None) or 1.0
+        self.factor /= getattr(config, "logits_scaling", None) or 1.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the head is a bare linear layer, whose product can go into a buffer."""
+        return type(self.module) is nn.Linear and not self.module._forward_hooks
+
+    def __call__(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(C, H) to (C, V)."""
+        if out is not None and self.plain:
+            weight = self.module.weight.T
+            if self.module.bias is None:
+                torch.mm(h, weight, out=out)
+            else:
+                torch.addmm(self.module.bias, h, weight, out=out)
+        else:
+            out = self.module(h)
+        if self.factor != 1.0:
+            out.mul_(self.factor)
+        if self.softcap is not None:
+            out.div_(self.softcap).tanh_().mul_(self.softcap)
+        return out
+
+
+class Buffer:
+    """Memory for one chunk of logits, taken once: fresh pages for each would cost as much time."""
+
+    def __init__(self) -> None:
+        self._memory: torch.Tensor | None = None
+
+    def rows(self, count: int, like: torch.Tensor, columns: int) -> torch.Tensor:
+        """(count, columns), contents undefined."""
+        have = self._memory
+        if have is None or have.shape[0] < count or have.dtype != like.dtype:
+            self._memory = have = torch.empty(
+                (count, columns), dtype=like.dtype, device=like.device
+            )
+        return have[:count]
+
+
+def noisy_(out: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Multiply by 1 ± one unit in the last place of the dtype, in place, with random signs."""
+    signs = torch.randint(0, 2, out.shape, generator=generator, dtype=torch.int8)
+    step = torch.finfo(out.dtype).eps
+    return out.mul_(1 + step * (2 * signs.to(out.device, out.dtype) - 1))
+
+
+class _Noise:
+    """Forward hooks that add rounding-size noise to the outputs of the compared modules."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+
+    @contextmanager
+    def on(self, seed: int | None) -> Iterator[None]:
+        if seed is None:
+            yield
+            return
+        generator = torch.Generator().manual_seed(seed)
+        handles = [
+            module.register_forward_hook(lambda _m, _i, out: noisy_(out, generator))
+            for module in self._modules
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class SharedStreams:
+    """One model, one set of weights, a LoRA added to the rear half of the row.
+
+    Args:
+        model: the base model, in eval mode, with packed attention.
+        low_rank: what the adapter adds, module by module; modules outside the decoder's layers
+            and the head are not served here.
+
+    """
+
+    def __init__(self, model: nn.Module, low_rank: Sequence[LowRank]) -> None:
+        self.device = next(model.parameters()).device
+        self._model = model
+        self._side: SideName | Literal["pair"] = "base"
+        self._tokens = 0  # N of the row under way
+        self._buffer = Buffer()
+        adapted = []
+        for part in low_rank:
+            module = model.get_submodule(part.module)
+            adapted.append(module)
+            module.register_forward_hook(self._adding(part))
+        self.head = Head(model)
+        self.vocabulary = self.head.module.weight.shape[0]
+        self._noise = _Noise(adapted)
+
+        prefix, layers = decoder_layers(model)
+        touched = [
+            int(part.module.removeprefix(prefix + ".").split(".")[0])
+            for part in low_rank
+            if part.module.startswith(prefix + ".")
+        ]
+        # A LoRA on the head alone leaves every layer shared.
+        self.first_layer = min(touched, default=len(layers))
+        for layer in layers[self.first_layer :]:
+            layer.register_forward_pre_hook(self._doubled, with_kwargs=True)
+
+    def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of base and tuned, (N, H) each."""
+        with self._as("pair", len(pack.ids)):
+            h = run_backbone(self._model, pack)
+        if len(h) == len(pack.ids):
+            return h, h
+        return h[: len(pack.ids)], h[len(pack.ids) :]
+
+    def one(self, pack: Pack, side: SideName, noise: int | None = None) -> torch.Tensor:
+        """Last hidden states of one side, (N, H)."""
+        with self._as(side, len(pack.ids)), self._noise.on(noise):
+            return run_backbone(self._model, pack)
+
+    def logits_pair(self, h_b: torch.Tensor, h_t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """One product for both sides."""
+        count = len(h_b)
+        with self._as("pair", count):
+            rows = torch.cat([h_b, h_t])
+            z = self.head(rows, self._buffer.rows(2 * count, rows, self.vocabulary)).float()
+        return z[:count], z[count:]
+
+    def logits(self, h: torch.Tensor, side: SideName, noise: int | None = None) -> torch.Tensor:
+        """Logits of one side, (C, V) float32."""
+        with self._as(side, len(h)), self._noise.on(noise):
+            return self.head(h).float()
+
+    @contextmanager
+    def _as(self, side: SideName | Literal["pair"], tokens: int) -> Iterator[None]:
+        self._side, self._tokens = side, tokens
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self._side = "base"
+
+    def _adding(self, part: LowRank) -> Callable[..., torch.Tensor | None]:
+        def hook(
+            module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor
+        ) -> torch.Tensor | None:
+            if self._side == "base":
+                return None
+            x = args[0].reshape(-1, args[0].shape[-1])
+            if self._side == "merged":
+                return _merged(module, part, args[0])
+            rows = out.reshape(-1, out.shape[-1])
+            if self._side == "pair":
+                x, rows = x[self._tokens :], rows[self._tokens :]
+            low = x.to(part.a.dtype) @ part.a.T
+            if rows.dtype == part.b.dtype:
+                rows.addmm_(low, part.b.T)
+            else:  # as peft: the sum in float32, rounded once
+                rows.copy_(torch.addmm(rows.to(part.b.dtype), low, part.b.T))
+            return out
+
+        return hook
+
+    def _doubled(
+        self, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Double whatever still has N tokens: hidden states, position ids, rotary tables."""
+        if self._side != "pair":
+            return None
+        return tuple(self._twice(x) for x in args), {k: self._twice(x) for k, x in kwargs.items()}
+
+    def _twice(self, x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(self._twice(y) for y in x)
+        if torch.is_tensor(x) and x.dim() >= 2 and x.shape[:2] == (1, self._tokens):
+            return torch.cat([x, x], dim=1)
+        return x
+
+
+def _merged(module: nn.Module, part: LowRank, x: torch.Tensor) -> torch.Tensor:
+    """The module's output with ΔW added to the weight itself, rounded to the weight's dtype."""
+    delta = part.b @ part.a  # (out, in)
+    weight = module.weight
+    if isinstance(module, nn.Linear):
+        merged = (weight.to(delta.dtype) + delta).to(weight.dtype)
+        return nn.functional.linear(x, merged, module.bias)
+    merged = (weight.to(delta.dtype) + delta.T).to(weight.dtype)  # Conv1D keeps (in, out)
+    return x @ merged + module.bias
+
+
+class SeparateStreams:
+    """Two forward passes, one per side.
+
+    Args:
+        base: the base model, or the model that is switched over.
+        tuned: the tuned model; may be the same object as ``base``.
+        as_base: opens the context in which the model(s) answer as base.
+        compared: modules whose outputs get rounding-size noise for the floor.
+        vocabulary: columns of the logits that both sides have; by default the smaller head's.
+
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        tuned: nn.Module,
+        as_base: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        compared: Sequence[nn.Module] = (),
+        vocabulary: int | None = None,
+    ) -> None:
+        self.device = next(base.parameters()).device
+        self._models: Mapping[str, nn.Module] = {"base": base, "tuned": tuned}
+        self._as_base = as_base
+        self._noise = _Noise(compared)
+        self._heads = {side: Head(model) for side, model in self._models.items()}
+        self._buffers = {side: Buffer() for side in self._models}
+        rows = [m.get_output_embeddings().weight.shape[0] for m in (base, tuned)]
+        self.vocabulary = min(rows) if vocabulary is None else vocabulary
+        self.first_layer = 0
+
+    def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of base and tuned, (N, H) each."""
+        return self.one(pack, "base"), self.one(pack, "tuned")
+
+    def one(self, pack: Pack, side: SideName, noise: int | None = None) -> torch.Tensor:
+        """Last hidden states of one side, (N, H)."""
+        with self._as(side), self._noise.on(noise):
+            return run_backbone(self._models[side], pack)
+
+    def logits_pair(self, h_b: torch.Tensor, h_t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Two products, one per side."""
+        return self.logits(h_b, "base"), self.logits(h_t, "tuned")
+
+    def logits(self, h: torch.Tensor, side: SideName, noise: int | None = None) -> torch.Tensor:
+        """Logits of one side over the common vocabulary, (C, V) float32."""
+        head = self._heads[side]
+        with self._as(side), self._noise.on(noise):
+            out = None
+            if head.plain:
+                out = self._buffers[side].rows(len(h), h, head.module.weight.shape[0])
+            return head(h, out).float()[:, : self.vocabulary]
+
+    @contextmanager
+    def _as(self, side: SideName) -> Iterator[None]:
+        with torch.inference_mode(), self._as_base() if side == "base" else nullcontext():
+            yield

@@ -1,0 +1,267 @@
+"""How is a LoRA adapter trained, plainly and the same way every time?
+
+One loop of torch and peft: rows in, a PEFT folder out. The loss is the mean NLL (nats/token) of
+the scored tokens of a batch; the last label of every row is the end token, since a model that
+never sees it never learns to stop.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tunediff.errors import InputError, NumericsError, UsageError
+
+IGNORED = -100  # torch's own ignore_index: a token that is not scored
+EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+CLIP_NORM = 1.0
+WARMUP_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class LoraRecipe:
+    """What decides an adapter, beside its base, its rows and the machine.
+
+    ``alpha`` / ``rank`` scales the adapter. ``learning_rate`` is the peak: it rises linearly over
+    the first 5 % of the steps and falls to 0 as a cosine.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    target_modules: tuple[str, ...] = EVERY_LINEAR
+    learning_rate: float = 5e-3
+    steps: int = 150
+    batch_size: int = 32
+    seed: int = 0
+
+
+SKILL_RECIPE = LoraRecipe()
+"""How the specimen ``skill`` is trained, by the build script and live by ``tunediff demo``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """A finished training: ``losses`` in nats/token, one a step; ``tokens`` scored in all."""
+
+    folder: Path
+    losses: tuple[float, ...]
+    tokens: int
+    seconds: float
+
+
+def train_lora(
+    base_folder: str | Path,
+    rows: Sequence[tuple[str, str]],
+    out_folder: str | Path,
+    *,
+    rank: int,
+    alpha: float,
+    target_modules: Sequence[str],
+    learning_rate: float,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    loss_on: Literal["reply", "all"] = "reply",
+    on_step: Callable[[int, float], None] | None = None,
+) -> TrainingResult:
+    """Train a LoRA adapter in float32 on the CPU and save it in PEFT's format.
+
+    AdamW without weight decay, gradients clipped to a norm of 1. The same arguments on the same
+    machine with the same thread count give the same bytes; torch's global seed is left as it was.
+
+    Args:
+        base_folder: a local model folder with its tokenizer; written into the adapter as given.
+        rows: (prompt, reply) texts in raw form. The tokenizer puts its special tokens before the
+            prompt; the reply is tokenized alone, and the end token is appended.
+        out_folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        rank: r of every adapted module.
+        alpha: the adapter's scale times r.
+        target_modules: names of the linear layers that are adapted.
+        learning_rate: the schedule's peak; see :class:`LoraRecipe`.
+        steps: optimizer steps; 0 saves the untrained adapter (B = 0).
+        batch_size: rows a step, padded to the longest among them.
+        seed: of the initial A and of the rows' order.
+        loss_on: the reply's tokens, or all tokens but the first.
+        on_step: called after each step with its number from 1 and its loss.
+
+    Raises:
+        InputError: no rows, an empty reply, or a row longer than the model's context.
+        UsageError: a rank, step count or batch size that is out of range.
+        NumericsError: the loss became NaN or infinite; nothing is saved then.
+
+    """
+    if rank < 1 or batch_size < 1 or steps < 0:
+        raise UsageError(
+            f"Training got rank {rank}, batch size {batch_size} and {steps} steps; it needs a rank "
+            "and a batch size of at least 1 and at least 0 steps.",
+            "Give positive numbers.",
+        )
+    began = time.perf_counter()
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    encoded = encode_rows(tokenizer, rows, model.config.max_position_embeddings, loss_on)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft multiplies; a float is fine
+        target_modules=list(target_modules),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=str(base_folder),
+    )
+    with seeded(seed):
+        peft_model = get_peft_model(model, config)
+        losses, tokens = fit(
+            peft_model, encoded, learning_rate, steps, batch_size, seed, on_step
+        )
+    save_adapter(get_peft_model_state_dict(peft_model), config, Path(out_folder))
+    return TrainingResult(Path(out_folder), losses, tokens, time.perf_counter() - began)
+
+
+def fit(
+    model: torch.nn.Module,
+    encoded: Sequence[tuple[list[int], list[int]]],
+    learning_rate: float,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    on_step: Callable[[int, float], None] | None = None,
+) -> tuple[tuple[float, ...], int]:
+    """Train whatever in the model asks for a gradient; returns the losses and the scored tokens.
+
+    Raises:
+        NumericsError: a loss became NaN or infinite.
+
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)
+    model.train()
+    losses: list[float] = []
+    tokens = 0
+    for step, batch in enumerate(_batches(encoded, batch_size, steps, seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * _schedule(step, steps)
+        ids, labels, mask = _padded(batch)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
+        )
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NumericsError(
+                f"The training loss became {value} at step {step + 1}; it must be finite.",
+                f"Lower the learning rate (it was {learning_rate:g}), and look at the rows.",
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+        optimizer.step()
+        losses.append(value)
+        tokens += int((labels[:, 1:] != IGNORED).sum())
+        if on_step is not None:
+            on_step(step + 1, value)
+    model.eval()
+    return tuple(losses), tokens
+
+
+def encode_rows(
+    tokenizer: Any,
+    rows: Sequence[tuple[str, str]],
+    context: int,
+    loss_on: Literal["reply", "all"] = "reply",
+) -> list[tuple[list[int], list[int]]]:
+    """Ids and labels of each row; a label equals its id, or -100 where it is not scored.
+
+    Raises:
+        InputError: no rows, an empty reply, or a row longer than ``context`` tokens.
+
+    """
+    if not rows:
+        raise InputError("There are no rows to train on.", "Give at least one prompt and reply.")
+    encoded = []
+    for number, (prompt, reply) in enumerate(rows, start=1):
+        before = tokenizer(prompt)["input_ids"]
+        after = tokenizer(reply, add_special_tokens=False)["input_ids"]
+        if not after:
+            raise InputError(f"Row {number} has an empty reply.", "Give it a reply, or drop it.")
+        ids = [*before, *after, tokenizer.eos_token_id]
+        if len(ids) > context:
+            raise InputError(
+                f"Row {number} has {len(ids)} tokens; the model's context holds {context}.",
+                "Shorten or split the row.",
+            )
+        unscored = len(before) if loss_on == "reply" else 1
+        encoded.append((ids, [IGNORED] * unscored + ids[unscored:]))
+    return encoded
+
+
+def save_adapter(
+    tensors: dict[str, torch.Tensor], config: LoraConfig, folder: Path
+) -> None:
+    """Write PEFT's two files, with the configuration's keys and modules in a fixed order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = config.to_dict()
+    settings["inference_mode"] = True
+    settings["target_modules"] = sorted(settings["target_modules"])
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    (folder / "adapter_config.json").write_text(text + "\n", "utf-8")
+    save_file(
+        {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU generator at ``seed`` inside, and as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _schedule(step: int, steps: int) -> float:
+    warmup = max(1, round(steps * WARMUP_SHARE))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _batches(
+    encoded: Sequence[tuple[list[int], list[int]]], batch_size: int, steps: int, seed: int
+) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Each row once in a seeded order, then again in another, until the steps are done."""
+    rng = random.Random(seed)
+    waiting: list[tuple[list[int], list[int]]] = []
+    for _ in range(steps):
+        while len(waiting) < batch_size:
+            waiting += rng.sample(list(encoded), len(encoded))
+        batch, waiting = waiting[:batch_size], waiting[batch_size:]
+        yield batch
+
+
+def _padded(
+    batch: Sequence[tuple[list[int], list[int]]],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, labels and attention mask, each (B, T), padded on the right to the longest row."""
+    longest = max(len(ids) for ids, _ in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    labels = torch.full((len(batch), longest), IGNORED)
+    mask = torch.zeros(len(batch), longest, dtype=torch.long)
+    for row, (tokens, wanted) in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        labels[row, : len(wanted)] = torch.tensor(wanted)
+        mask[row, : len(tokens)] = 1
+    return ids, labels, mask

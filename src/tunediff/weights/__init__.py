@@ -1,0 +1,1 @@
+"""Where does the change sit? Read from the files alone, in NumPy."""

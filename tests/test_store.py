@@ -1,0 +1,463 @@
+"""Does the run folder keep what it was given, whole or not at all?"""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from faults import Disk, Killed, contents, small_run
+from tunediff.errors import NumericsError, RunError
+from tunediff.run import files, store
+from tunediff.run.store import Run, recording, strict_json
+from tunediff.run.tables import TOKEN_COLUMNS, rows_bytes
+from tunediff.values import Row
+
+IDENTITY = {"suite": {"asked": "abc"}, "seed": 0, "margins": [0.02, None]}
+ROW = Row("tuned", "nll", "texts", "target", "a", "a", 0, 1.5, 1.25, -0.25, 3, None)
+FAILED = Row("tuned", "nll", "texts", "target", "b", "b", 0, None, None, None, 0, "It broke.")
+TOKENS: dict[str, Any] = {
+    "item": ["a", "a"],
+    "position": np.array([0, 1]),
+    "token": np.array([5, 151_935]),
+    "nll_base": np.array([0.5, 1.0]),
+    "nll_tuned": np.array([0.25, 1.0]),
+    "kl_base_tuned": np.array([1e-8, 0.1]),
+    "delta_p": np.array([-0.5, 0.5]),
+}
+PROBE = {"item": "a", "reason": None, "probe_logit_mse": 0.1}
+
+
+def found() -> dict[str, Any]:
+    return {"parts": 2, "kernel": "exact", "noise_floor": {"nll": 1e-7}}
+
+
+def two_parts(folder: Path) -> Run:
+    with recording(folder, IDENTITY, found) as recorder:
+        recorder.write_part(0, [ROW], TOKENS, [PROBE])
+        recorder.write_part(1, [FAILED], {n: [] for n in TOKENS}, [{**PROBE, "reason": "Broke."}])
+        recorder.note_time({"part": 1, "seconds": 0.5})
+        return recorder.finish()
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(p): (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else b"")
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+def test_a_run_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    two_parts(tmp_path / "runs" / "first")
+    run = Run.open(tmp_path / "runs" / "first")
+    assert run.rows() == [ROW, FAILED]
+    tokens = run.tokens()
+    assert tuple(tokens) == TOKEN_COLUMNS
+    assert tokens["item"].tolist() == ["a", "a"]
+    for name in TOKEN_COLUMNS[1:]:
+        assert tokens[name].dtype == (np.int32 if name in ("position", "token") else np.float32)
+        np.testing.assert_array_equal(tokens[name], TOKENS[name].astype(tokens[name].dtype))
+    assert [p["reason"] for p in run.probes()] == [None, "Broke."]
+    assert run.timing() == [{"part": 1, "seconds": 0.5}]
+    assert run.record["schema_version"] == 1
+    assert run.record["identity"] == IDENTITY
+    assert run.record["found"] == found()
+    assert run.record["finished"] == {"failed": 1}
+
+
+def test_the_folder_looks_as_the_design_draws_it(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*")) if p.is_file()] == [
+        ".lock",
+        "probes/part-00000.jsonl",
+        "probes/part-00001.jsonl",
+        "rows/part-00000.parquet",
+        "rows/part-00001.parquet",
+        "run.json",
+        "timing.jsonl",
+        "tokens/part-00000.parquet",
+        "tokens/part-00001.parquet",
+    ]
+    schema = pq.read_schema(tmp_path / "rows" / "part-00000.parquet")
+    assert schema.names == [f.name for f in fields(Row)]
+    assert schema.metadata is None  # neither pandas' nor Arrow's
+    assert [str(t) for t in pq.read_schema(tmp_path / "tokens" / "part-00001.parquet").types] == [
+        "string",
+        *["int32"] * 2,
+        *["float"] * 4,
+    ]
+
+
+def test_the_record_is_strict_json_with_sorted_keys(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    text = (tmp_path / "run.json").read_text()
+    pairs = json.loads(text, object_pairs_hook=lambda p: [k for k, _ in p])
+    assert pairs == sorted(pairs)
+    with pytest.raises(NumericsError, match="A number for the record is NaN or infinite"):
+        strict_json({"nll": float("nan")})
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    two_parts(tmp_path / "one")
+    two_parts(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert rows_bytes([ROW]) != rows_bytes([FAILED])
+
+
+def test_going_on_keeps_what_was_found_at_the_beginning(tmp_path: Path) -> None:
+    with recording(tmp_path, IDENTITY, found) as recorder:
+        assert not recorder.continued
+        recorder.write_part(0, [ROW], TOKENS, [PROBE])
+
+    def not_again() -> dict[str, Any]:
+        raise AssertionError("what was found at the beginning was looked for again")
+
+    with recording(tmp_path, IDENTITY, not_again) as recorder:
+        assert recorder.continued
+        assert recorder.record["found"] == found()
+        assert [recorder.has_part(k) for k in (0, 1)] == [True, False]
+
+
+def test_a_part_without_one_of_its_files_does_not_exist(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    (tmp_path / "tokens" / "part-00001.parquet").unlink()
+    with recording(tmp_path, IDENTITY, found) as recorder:
+        assert [recorder.has_part(k) for k in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("identity", "says"),
+    [
+        (
+            {**IDENTITY, "seed": 1, "suite": {"asked": "def"}},
+            "its seed is 0, that of this one is 1.",
+        ),
+        (
+            {**IDENTITY, "suite": {"asked": "def"}},
+            'its suite.asked is "abc", that of this one is "def".',
+        ),
+        (
+            {**IDENTITY, "suite": {"asked": "abc", "name": "x"}},
+            'its suite.name is absent, that of this one is "x".',
+        ),
+        (
+            {**IDENTITY, "margins": [0.02, 0.01]},
+            "its margins is [0.02, null], that of this one is [0.02, 0.01].",
+        ),
+    ],
+)
+def test_another_run_is_refused_and_nothing_is_written(
+    tmp_path: Path, identity: dict[str, Any], says: str
+) -> None:
+    two_parts(tmp_path)
+    before = snapshot(tmp_path)
+    with pytest.raises(RunError) as error, recording(tmp_path, identity, found):
+        pass
+    assert error.value.message == f"{tmp_path} belongs to another run: {says}"
+    assert error.value.hint == (
+        "Choose another folder, or repeat the run with the settings that it began with."
+    )
+    assert snapshot(tmp_path) == before
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("placeholder")
+    before = snapshot(tmp_path)
+    with (
+        pytest.raises(
+            RunError, match=r"is not empty and not a run folder \(it holds 'thesis.tex'\)"
+        ),
+        recording(tmp_path, IDENTITY, found),
+    ):
+        pass
+    assert snapshot(tmp_path) == before
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("placeholder")
+    with (
+        pytest.raises(RunError, match="is a file; a run needs a folder"),
+        recording(tmp_path / "out", IDENTITY, found),
+    ):
+        pass
+    with (
+        pytest.raises(RunError, match=r"could not be written: (Not a directory|File exists)"),
+        recording(tmp_path / "out" / "below", IDENTITY, found),
+    ):
+        pass
+
+
+def test_two_processes_at_once_are_refused(tmp_path: Path) -> None:
+    with recording(tmp_path, IDENTITY, found):
+        before = snapshot(tmp_path)
+        with (
+            pytest.raises(RunError, match="Another process is writing to the run folder") as error,
+            recording(tmp_path, IDENTITY, found),
+        ):
+            pass
+        assert error.value.hint == "Wait until it has ended, or choose another folder."
+        child = multiprocessing.get_context("spawn").Process(target=_try_to_record, args=[tmp_path])
+        child.start()
+        child.join()
+        assert child.exitcode == 7
+        assert snapshot(tmp_path) == before
+    with recording(tmp_path, IDENTITY, found) as recorder:  # the lock is free again
+        assert recorder.continued
+
+
+def _try_to_record(folder: Path) -> None:
+    try:
+        with recording(folder, IDENTITY, found):
+            pass
+    except RunError as error:
+        sys.exit(7 if "Another process" in error.message else 8)
+
+
+def test_an_unfinished_run_names_its_missing_parts(tmp_path: Path) -> None:
+    with recording(tmp_path, IDENTITY, found) as recorder:
+        recorder.write_part(0, [ROW], TOKENS, [PROBE])
+    with pytest.raises(RunError) as error:
+        Run.open(tmp_path)
+    assert error.value.message == (
+        f"The run {tmp_path} is not finished: 1 of its 2 parts are missing (part-00001)."
+    )
+    assert error.value.hint == (
+        "Run the same command with the same --out again; it goes on where it stopped."
+    )
+    two_parts(tmp_path)
+    assert Run.open(tmp_path).rows() == [ROW, FAILED]
+
+
+def _newer(folder: Path) -> None:
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "schema_version": 2}))
+
+
+def _torn(folder: Path) -> None:
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text[: len(text) // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: (f / "run.json").unlink(), "is not a run folder: it has no run.json"),
+        (_newer, "has schema version 2; this tunediff reads up to 1"),
+        (_torn, "run.json is damaged: JSONDecodeError"),
+        (lambda f: (f / "run.json").write_text("[]"), "run.json is damaged: TypeError"),
+        (lambda f: (f / "run.json").write_text("{}"), "run.json is damaged: KeyError"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_an_error(
+    tmp_path: Path, spoil: Callable[[Path], None], says: str
+) -> None:
+    two_parts(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(RunError, match=says):
+        Run.open(tmp_path)
+
+
+def test_a_flipped_bit_in_a_table_is_an_error(tmp_path: Path) -> None:
+    run = two_parts(tmp_path)
+    path = tmp_path / "rows" / "part-00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"tuned")] ^= 1  # in a page of values, not in the footer
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"part-00000\.parquet is damaged") as error:
+        run.rows()
+    assert error.value.hint == (
+        "Delete this file and run the same command with the same --out again."
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        replace(ROW, tuned_sum=float("nan")),
+        replace(ROW, effect_sum=float("inf")),
+        replace(ROW, reason="A reason beside a number."),
+        replace(FAILED, reason=None),
+        replace(FAILED, reason=""),
+    ],
+)
+def test_a_row_is_finite_or_null_with_a_reason(tmp_path: Path, row: Row) -> None:
+    with recording(tmp_path, IDENTITY, found) as recorder:
+        with pytest.raises(NumericsError, match="finite sums, or a null effect with a reason"):
+            recorder.write_part(0, [row], TOKENS, [PROBE])
+        assert not any((tmp_path / "probes").iterdir())
+
+
+def test_a_token_that_is_not_finite_in_float32_is_refused(tmp_path: Path) -> None:
+    with recording(tmp_path, IDENTITY, found) as recorder:
+        broken = {**TOKENS, "nll_tuned": np.array([0.1, np.nan])}
+        with pytest.raises(NumericsError, match="A token's nll_tuned is NaN or infinite"):
+            recorder.write_part(0, [ROW], broken, [PROBE])
+
+
+# The campaigns: a fault at every file operation, then the same run again.
+
+
+def _reference(tmp_path: Path) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    with Disk() as disk:
+        small_run(tmp_path / "reference")
+    return contents(tmp_path / "reference"), disk.trace
+
+
+def _whole(folder: Path, reference: dict[str, bytes]) -> None:
+    """Nothing half-written stands under a name that a reader would open."""
+    for name, data in contents(folder).items():
+        if name != "run.json" and not name.endswith(files.TEMPORARY):
+            assert data == reference[name], f"{name} is half-written"
+
+
+def campaign(tmp_path: Path, **kill: bool) -> None:
+    """Kill a small run after each of its operations, run it again, and compare every byte."""
+    reference, trace = _reference(tmp_path)
+    assert len(trace) > 60
+    for k in range(1, len(trace) + 1):
+        if kill.get("torn") and trace[k - 1][0] != "write":
+            continue
+        folder = tmp_path / f"killed-{k}"
+        with Disk(kill_at=k, **kill), pytest.raises(Killed):
+            small_run(folder)
+        if folder.exists():
+            _whole(folder, reference)
+        with Disk():
+            small_run(folder)
+        assert contents(folder) == reference, f"killed after operation {k}, {trace[k - 1]}"
+
+
+def test_killed_after_every_operation_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    campaign(tmp_path)
+
+
+def test_killed_in_the_middle_of_every_write_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    campaign(tmp_path, torn=True)
+
+
+def test_a_power_cut_after_every_operation_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    campaign(tmp_path, power_cut=True)
+
+
+def _write_in_place(path: Path, data: bytes) -> None:
+    descriptor = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    files.write(descriptor, data[: len(data) // 2])
+    files.write(descriptor, data[len(data) // 2 :])
+    files.fsync(descriptor)
+    for _ in range(9):  # as many operations as the real one has, and more
+        files.fsync(descriptor)
+    os.close(descriptor)
+
+
+def test_the_campaign_catches_a_write_that_is_not_atomic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "write_whole", _write_in_place)
+    with pytest.raises((AssertionError, RunError), match=r"half-written|damaged"):
+        campaign(tmp_path)
+
+
+def test_the_campaign_catches_a_write_that_is_not_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_sync(path: Path, data: bytes) -> None:
+        temporary = path.with_name(path.name + files.TEMPORARY)
+        descriptor = files.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        files.write(descriptor, data)
+        os.close(descriptor)
+        files.rename(temporary, path)
+        files._sync_folder(path.parent)
+
+    monkeypatch.setattr(files, "write_whole", without_sync)
+    with pytest.raises((AssertionError, RunError), match=r"half-written|damaged"):
+        campaign(tmp_path, power_cut=True)
+
+
+def test_the_campaign_catches_a_part_that_exists_by_its_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_file(folder: Path, k: int) -> bool:
+        return (folder / "probes" / f"part-{k:05d}.jsonl").is_file()
+
+    monkeypatch.setattr(store, "_has_part", first_file)
+    with pytest.raises(AssertionError, match="killed after operation"):
+        campaign(tmp_path)
+
+
+def test_every_file_is_synced_before_its_name_and_its_folder_after(tmp_path: Path) -> None:
+    _, trace = _reference(tmp_path)
+    renames = [k for k, (name, _) in enumerate(trace) if name == "rename"]
+    assert len(renames) > 9
+    for k in renames:
+        temporary = trace[k][1]
+        assert trace[k - 1] == ("fsync", temporary)
+        assert trace[k + 2] == ("fsync", str(Path(temporary).parent))
+
+
+def test_a_full_disk_at_every_operation_says_what_to_do(tmp_path: Path) -> None:
+    reference, trace = _reference(tmp_path)
+    for k in range(1, len(trace) + 1):
+        folder = tmp_path / f"full-{k}"
+        with Disk(fail_at=k), pytest.raises(RunError) as raised:
+            small_run(folder)
+        assert raised.value.message.startswith("There is no room left to write ")
+        assert raised.value.hint == (
+            "Free some space (or raise the quota or the file size limit) and run the same "
+            "command again; it goes on where it stopped."
+        )
+        if folder.exists():
+            _whole(folder, reference)
+            assert not list(folder.rglob("*" + files.TEMPORARY))
+        with Disk():
+            small_run(folder)
+        assert contents(folder) == reference
+
+
+@pytest.mark.parametrize("error", [errno.EDQUOT, errno.EFBIG])
+def test_a_quota_and_a_size_limit_are_no_room_too(tmp_path: Path, error: int) -> None:
+    with Disk(fail_at=5, error=error), pytest.raises(RunError, match="There is no room left"):
+        small_run(tmp_path / "run")
+
+
+def test_another_error_of_the_disk_is_named(tmp_path: Path) -> None:
+    with (
+        Disk(fail_at=5, error=errno.EIO),
+        pytest.raises(RunError, match=r"could not be written: Input/output error") as error,
+    ):
+        small_run(tmp_path / "run")
+    assert error.value.hint == (
+        "Check the folder's permissions and its disk, or choose another folder."
+    )
+
+
+def test_a_file_size_limit_is_an_error_and_not_a_kill(tmp_path: Path) -> None:
+    """Under RLIMIT_FSIZE the system sends SIGXFSZ, which Python ignores: the write fails."""
+    code = (
+        "import resource, sys; from pathlib import Path; from faults import small_run\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))\n"
+        "small_run(Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "RunError: There is no room left to write" in done.stderr
+    assert "File too large" in done.stderr
+    assert not list((tmp_path / "run").rglob("*" + files.TEMPORARY))
+    small_run(tmp_path / "run")
+    assert contents(tmp_path / "run") == _reference(tmp_path)[0]
