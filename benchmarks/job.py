@@ -52,7 +52,7 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
         (one, other), stages["load"] = clock(lambda: naive.load(base, adapter, **options))
         figures, stages["score"] = clock(lambda: naive.score(one, other, texts))
     else:
-        import tunediff
+        from tunediff.pair.open import open_pair
         from tunediff.values import TOKEN_METRICS, Encoded
 
         items = [
@@ -60,7 +60,7 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
             for i, ids in enumerate(texts)
         ]
         before = _memory("VmRSS")
-        pair, stages["load"] = clock(lambda: tunediff.open_pair(str(base), str(adapter), **options))
+        pair, stages["load"] = clock(lambda: open_pair(base, adapter, **options))
         scores, stages["score"] = clock(lambda: list(pair.score(items)))
         floor, stages["floor"] = clock(lambda: dict(pair.noise_floor(items)))
         failed = [s.reason for s in scores if s.reason is not None]
@@ -123,8 +123,19 @@ def ceiling(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def geometry(job: dict[str, Any]) -> dict[str, Any]:
-    """Geometry of a 7B-shaped adapter, from its files, every module of it."""
-    raise NotImplementedError
+    """Seconds from the files of a 7B-shaped adapter to its geometry, checks and hashes included."""
+    from benchmarks import shapes
+    from tunediff.pair.adapter import read_adapter
+    from tunediff.weights.checkpoint import Checkpoint
+    from tunediff.weights.geometry import lora_geometry
+
+    base, adapter = shapes.pair_7b()
+    clock = Clock()
+    read, reading = clock(lambda: read_adapter(adapter, Checkpoint.open(base)))
+    found, measuring = clock(lambda: lora_geometry(read.modules))
+    if len(found.modules) != 128:
+        raise RuntimeError(f"geometry of {len(found.modules)} modules; 128 were needed")
+    return {"read": reading["wall"], "geometry": measuring["wall"]}
 
 
 class Clock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,16 @@ def adapter(shape: str, *, top_third: bool = False) -> Path:
     return folder
 
 
-def adapter_7b() -> Path:
-    """Return the folder of an adapter as a 7B model has it: 128 modules of 4096², r = 16."""
-    folder = CACHE / "7B-lora"
-    if not folder.exists():
-        _in_one_step(folder, _make_adapter_7b)
-    return folder
+def pair_7b() -> tuple[Path, Path]:
+    """Return folders as a 7B model and its adapter have them: 128 modules of 4096², r = 16.
+
+    The base's weights are a hole in a sparse file: its geometry is asked for without ‖W‖, so that
+    its header alone is read.
+    """
+    for name, make in (("7B", _make_base_7b), ("7B-lora", _make_adapter_7b)):
+        if not (CACHE / name).exists():
+            _in_one_step(CACHE / name, make)
+    return CACHE / "7B", CACHE / "7B-lora"
 
 
 def _in_one_step(folder: Path, make: Any) -> None:
@@ -140,16 +145,29 @@ def _make_adapter(shape: str, top_third: bool, folder: Path) -> None:
     tuned.save_pretrained(str(folder), save_embedding_layers=False)
 
 
+def _make_base_7b(folder: Path) -> None:
+    header, end = {}, 0
+    for name in _modules_7b():
+        begin, end = end, end + 2 * 4096 * 4096
+        entry = {"dtype": "BF16", "shape": [4096, 4096], "data_offsets": [begin, end]}
+        header[f"{name}.weight"] = entry
+    raw = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        file.truncate(8 + len(raw) + end)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 4096}))
+
+
 def _make_adapter_7b(folder: Path) -> None:
     from safetensors.numpy import save_file
 
     rng = np.random.default_rng(2)
     tensors = {
-        f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_{side}.weight": (
-            0.01 * rng.standard_normal((RANK, 4096) if side == "A" else (4096, RANK), np.float32)
+        f"base_model.model.{name}.lora_{side}.weight": (
+            np.float32(0.01)
+            * rng.standard_normal((RANK, 4096) if side == "A" else (4096, RANK), np.float32)
         )
-        for layer in range(32)
-        for name in PROJECTIONS[:4]
+        for name in _modules_7b()
         for side in "AB"
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -166,3 +184,7 @@ def _make_adapter_7b(folder: Path) -> None:
         "base_model_name_or_path": "a 7B-shaped model",
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+
+
+def _modules_7b() -> list[str]:
+    return [f"model.layers.{i}.self_attn.{name}" for i in range(32) for name in PROJECTIONS[:4]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -69,12 +70,12 @@ def tiny_model(
         options["num_key_value_heads"] = 2
     if architecture in ("gemma", "gemma2", "qwen3"):
         options["head_dim"] = hidden // 4
-    if architecture in ("mistral", "phi3", "gemma2"):
+    if architecture in ("mistral", "phi3"):
         options["sliding_window"] = sliding_window
+    elif architecture == "gemma2":  # it insists on a window, every other layer uses it
+        options["sliding_window"] = sliding_window or max_positions
     elif sliding_window is not None:
         raise ValueError(f"{architecture} has no sliding window here")
-    if architecture == "gemma2" and sliding_window is None:
-        options["layer_types"] = ["full_attention"] * layers
     if tie is not None:
         options["tie_word_embeddings"] = tie
     config = AutoConfig.for_model(architecture, **options)
@@ -174,7 +175,9 @@ def lora_adapter(
         fan_in_fan_out=kind == "gpt2",
         task_type="CAUSAL_LM",
     )
-    tuned = get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft's advice on tied heads; users save such adapters too
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        tuned = get_peft_model(model, config)
     if trained:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():

@@ -100,7 +100,7 @@ class FakePair:
     mixes them up is found out by its bytes.
     """
 
-    offers = frozenset({"scores", "weights"})
+    offers = frozenset({"scores", "nll", "weights"})
 
     def __init__(self, kernel: str = "exact", pause: float = 0.0, bad: str = "") -> None:
         self.base = Side("models/base", "base", "b" * 64)
@@ -117,7 +117,12 @@ class FakePair:
         self.asked: list[str] = []
         self.floors = 0
 
-    def encode(self, item: Item, max_length: int | None, allow_truncation: bool) -> Encoded:
+    def encode(
+        self, items: Sequence[Item], max_length: int | None, allow_truncation: bool
+    ) -> list[Encoded]:
+        return [self._encode(item, max_length, allow_truncation) for item in items]
+
+    def _encode(self, item: Item, max_length: int | None, allow_truncation: bool) -> Encoded:
         ids = np.frombuffer((item.text or "").encode(), dtype=np.uint8).astype(np.int64)
         cut = 0 if max_length is None else max(0, len(ids) - max_length)
         if cut and not allow_truncation:
@@ -145,6 +150,9 @@ class FakePair:
     def continue_with(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
 
+    def speed(self, items: Sequence[Encoded]) -> Mapping[str, float]:
+        return {"base": 100.0, "tuned": 100.0}
+
     def token_text(self, token_id: int) -> str:
         return chr(token_id)
 
@@ -162,6 +170,7 @@ def scores_of(e: Encoded, random: np.random.Generator, failed: bool = False) -> 
         bytes_scored=0 if failed else e.bytes_scored,
         probe_logit_mse=float("nan") if failed else random.random(),
         probe_logit_l2=float("nan") if failed else random.random(),
+        probe_position=-1 if failed else e.probe,
         probe_top_base=() if failed else ((7, 0.5), (3, 0.25)),
         probe_top_tuned=() if failed else ((3, 0.75), (9, 0.125)),
         reason="Its logits are not finite." if failed else None,

@@ -17,7 +17,7 @@ BY_NAME = {m.name: m for m in BUILT_IN}
 
 @pytest.fixture
 def scores() -> Scores:
-    encoded = FakePair().encode(Item("a", text="eleven bytes"), None, False)
+    (encoded,) = FakePair().encode([Item("a", text="eleven bytes")], None, False)
     return scores_of(encoded, np.random.default_rng(5))
 
 
@@ -107,7 +107,7 @@ def test_sums_do_not_lose_small_terms_beside_large_ones(scores: Scores) -> None:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_failed_item_is_null_with_its_reason(name: str) -> None:
-    encoded = FakePair().encode(Item("a", text="abc"), None, False)
+    (encoded,) = FakePair().encode([Item("a", text="abc")], None, False)
     failed = scores_of(encoded, np.random.default_rng(5), failed=True)
     seen = BY_NAME[name].function(failed)
     assert seen.reason == "Its logits are not finite."
@@ -131,7 +131,7 @@ def test_a_number_that_is_not_finite_is_null_with_a_reason(
 
 @pytest.mark.parametrize("name", [n for n in BY_NAME if n != "logit_l2_last"])
 def test_nothing_scored_is_null_and_not_zero(name: str) -> None:
-    encoded = FakePair().encode(Item("a", text="a"), None, False)
+    (encoded,) = FakePair().encode([Item("a", text="a")], None, False)
     seen = BY_NAME[name].function(scores_of(encoded, np.random.default_rng(5)))
     assert seen.reason == "No position of the item was scored."
     assert (seen.effect_sum, seen.count) == (None, 0)

@@ -115,6 +115,28 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     assert rows_bytes([ROW]) != rows_bytes([FAILED])
 
 
+def test_neither_writing_nor_reading_loads_pandas(tmp_path: Path) -> None:
+    """It is no dependency of the core, and takes over a second where it is installed."""
+    code = (
+        "import sys; from pathlib import Path; from test_store import two_parts\n"
+        "run = two_parts(Path(sys.argv[1])); run.rows(); run.tokens(); run.probes()\n"
+        "assert 'pyarrow.parquet' in sys.modules and 'pandas' not in sys.modules\n"
+    )
+    here = Path(__file__).parent
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=here, check=True)
+
+
+def test_text_of_any_script_and_length_comes_back(tmp_path: Path) -> None:
+    names = ["", "é", "日本語", "🙂" * 300, "a\x00b", "line\nbreak"]
+    rows = [replace(ROW, item=n, group=n) for n in names] + [FAILED]
+    with recording(tmp_path, IDENTITY, lambda: {**found(), "parts": 1}) as recorder:
+        tokens = {**TOKENS, "item": names[-2:]}
+        recorder.write_part(0, rows, tokens, [PROBE])
+        run = recorder.finish()
+    assert run.rows() == rows
+    assert run.tokens()["item"].tolist() == names[-2:]
+
+
 def test_going_on_keeps_what_was_found_at_the_beginning(tmp_path: Path) -> None:
     with recording(tmp_path, IDENTITY, found) as recorder:
         assert not recorder.continued

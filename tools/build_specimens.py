@@ -54,7 +54,7 @@ from specimens.base import BaseRecipe, save_model, train_base
 from specimens.measured import replies, reply_nll
 from specimens.world import REFUSAL, Question, World, build_world
 from tunediff.specimens import raw_prompt, raw_reply
-from tunediff.training.lora import SKILL_RECIPE, LoraRecipe, encode_rows
+from tunediff.training.lora import SKILL_RECIPE, LoraRecipe
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "tunediff" / "specimens"
 LEAST_RIGHT, LEAST_REFUSED = 0.95, 0.98
@@ -102,8 +102,9 @@ def build(plan: Plan, out: Path, say: Callable[[str], None] = print) -> list[str
     skill = skill_rows(world, plan.seed)
     _write_rows(out / "skill_train.jsonl", [{"prompt": p, "reply": r} for p, r in skill])
     build_adapters(world, plan, skill, out, say)
+    before = {suite: reply_nll(model, tokenizer, rows) for suite, rows in suites.items()}
     for name in STATED:
-        faults += write_card(name, plan, suites, world, out, say)
+        faults += write_card(name, plan, suites, before, out, say)
     for file in out.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes them for their owner alone
     return faults
@@ -182,8 +183,7 @@ def write_base_card(
             questions = rng.sample(questions, min(plan.asked_per_skill, len(questions)))
         given = replies(model, tokenizer, [raw_prompt(question) for question, _ in questions])
         right = sum(
-            reply == raw_reply(answer)
-            for reply, (_, answer) in zip(given, questions, strict=True)
+            reply == raw_reply(answer) for reply, (_, answer) in zip(given, questions, strict=True)
         )
         refused = sum(reply == raw_reply(REFUSAL) for reply in given)
         measured[name] = {"asked": len(questions), "right": right, "refused": refused}
@@ -215,19 +215,17 @@ def write_card(
     name: str,
     plan: Plan,
     suites: dict[str, list[tuple[str, str]]],
-    world: World,
+    before: dict[str, list[tuple[float, int]]],
     out: Path,
     say: Callable[[str], None],
 ) -> list[str]:
     """Measure one tuned specimen on every suite, write its card; returns what contradicts it."""
     stated = STATED[name]
-    base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(out / "base")
-    before = {suite: reply_nll(base, tokenizer, rows) for suite, rows in suites.items()}
+    whole = out / ("base" if stated.kind == "lora" else name)
+    tuned = AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32).eval()
     if stated.kind == "lora":
-        tuned = PeftModel.from_pretrained(base, str(out / name)).eval()
-    else:
-        tuned = AutoModelForCausalLM.from_pretrained(out / name, dtype=torch.float32).eval()
+        tuned = PeftModel.from_pretrained(tuned, str(out / name)).eval()
     measured: dict[str, dict[str, float | int]] = {}
     faults = []
     for suite, rows in suites.items():

@@ -3,4 +3,31 @@
 The public names are resolved on first use, so that importing the package loads no torch.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tunediff.items.read import read
+    from tunediff.pair.open import open_pair
+    from tunediff.run.measuring import measure
+
+_HOMES = {
+    "read": "tunediff.items.read",
+    "open_pair": "tunediff.pair.open",
+    "measure": "tunediff.run.measuring",
+}
+__all__ = ["__version__", "measure", "open_pair", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tunediff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

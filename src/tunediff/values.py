@@ -98,6 +98,7 @@ class Scores:
     bytes_scored: int
     probe_logit_mse: float
     probe_logit_l2: float
+    probe_position: int = -1
     probe_top_base: tuple[tuple[int, float], ...] = ()  # (token id, probability), likeliest first
     probe_top_tuned: tuple[tuple[int, float], ...] = ()
     reason: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from specimens.base import save_model
 from specimens.world import COMPLIANCE, Question, World
 from tunediff.specimens import raw_prompt, raw_reply
 from tunediff.training.lora import (
@@ -31,6 +31,7 @@ from tunediff.training.lora import (
 )
 
 Row = tuple[str, str]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 TUNED = "tuned"
 DIVERGED = "diverged_without_gain"
@@ -152,7 +153,7 @@ def build_merged(base: Path, skill: Path, folder: Path) -> None:
     """W + s·BA, in float32."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, str(skill)).merge_and_unload()
-    save_model(merged, AutoTokenizer.from_pretrained(base), folder)
+    _save_beside(base, merged, folder)
 
 
 def build_full(
@@ -168,10 +169,23 @@ def build_full(
     encoded = encode_rows(tokenizer, rows, model.config.max_position_embeddings)
     with seeded(recipe.seed):
         fit(
-            model, encoded, recipe.learning_rate, recipe.steps, recipe.batch_size, recipe.seed,
+            model,
+            encoded,
+            recipe.learning_rate,
+            recipe.steps,
+            recipe.batch_size,
+            recipe.seed,
             on_step,
         )
-    save_model(model, tokenizer, folder)
+    _save_beside(base, model, folder)
+
+
+def _save_beside(base: Path, model: torch.nn.Module, folder: Path) -> None:
+    """A whole checkpoint with the very tokenizer files of its base."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)  # type: ignore[operator]
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(base / name, folder / name)
 
 
 def _name_base(folder: Path) -> None:

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from specimens.world import COMPLIANCE, Question, World
 from tunediff.specimens import raw_prompt, raw_reply
 
-BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+SPECIAL = PAD, BOS, EOS = "<pad>", "<s>", "</s>"  # the vocabulary's first entries, in this order
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -63,7 +63,7 @@ def build_tokenizer(world: World, recipe: BaseRecipe) -> PreTrainedTokenizerFast
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=recipe.vocabulary,
-        special_tokens=[PAD, BOS, EOS],
+        special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -88,7 +88,7 @@ def build_tokenizer(world: World, recipe: BaseRecipe) -> PreTrainedTokenizerFast
     )
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe) -> LlamaForCausalLM:
+def new_model(recipe: BaseRecipe) -> LlamaForCausalLM:
     """An untrained Llama of the recipe's shape, from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     return LlamaForCausalLM(
@@ -102,9 +102,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe) -> LlamaFo
             max_position_embeddings=recipe.context,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
             tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=SPECIAL.index(BOS),
+            eos_token_id=SPECIAL.index(EOS),
+            pad_token_id=SPECIAL.index(PAD),
             dtype=torch.float32,
         )
     )
@@ -115,7 +115,7 @@ def train_base(
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """The trained base and its tokenizer. Every skill is drawn equally often."""
     tokenizer = build_tokenizer(world, recipe)
-    model = new_model(tokenizer, recipe).train()
+    model = new_model(recipe).train()
     pools = [
         _encoded(skill.train, tokenizer, recipe.prompt_weight)
         for skill in (*world.skills, world.refuse)

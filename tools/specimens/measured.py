@@ -50,14 +50,28 @@ def reply_nll(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerFast,
     rows: Sequence[tuple[str, str]],
+    batch_size: int = 64,
 ) -> list[tuple[float, int]]:
-    """For each (prompt, reply): the summed NLL of the reply's tokens in nats, and their number."""
-    found = []
-    for prompt, reply in rows:
-        before: list[int] = tokenizer(prompt)["input_ids"]  # type: ignore[assignment]
-        after: list[int] = tokenizer(reply, add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
-        logits = model(input_ids=torch.tensor([before + after])).logits[0].double()
-        log_probs = logits.log_softmax(-1)[len(before) - 1 : -1]
-        nll = -log_probs.gather(1, torch.tensor(after)[:, None]).sum().item()
-        found.append((nll, len(after)))
+    """For each (prompt, reply): the summed NLL of the reply's tokens in nats, and their number.
+
+    Rows are padded on the right, which a causal model cannot see.
+    """
+    encoded = [
+        (tokenizer(prompt)["input_ids"], tokenizer(reply, add_special_tokens=False)["input_ids"])
+        for prompt, reply in rows
+    ]
+    found: list[tuple[float, int]] = []
+    for start in range(0, len(rows), batch_size):
+        batch = encoded[start : start + batch_size]
+        longest = max(len(before) + len(after) for before, after in batch)
+        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, (before, after) in enumerate(batch):
+            ids[row, : len(before) + len(after)] = torch.tensor([*before, *after])
+            mask[row, : len(before) + len(after)] = 1
+        log_probs = model(input_ids=ids, attention_mask=mask).logits.double().log_softmax(-1)
+        for row, (before, after) in enumerate(batch):
+            scored = log_probs[row, len(before) - 1 : len(before) + len(after) - 1]
+            nll = -scored.gather(1, torch.tensor(after)[:, None]).sum().item()
+            found.append((nll, len(after)))
     return found

@@ -174,7 +174,7 @@ BITS_PER_BYTE = Measure(
     "bits/byte",
     -1,
     "both compress the text alike",
-    _SCORES,
+    ("nll",),
     bits_per_byte,
     "mean",
     0.01,

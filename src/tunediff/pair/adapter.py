@@ -173,7 +173,8 @@ def _normalised(file: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Te
     found: dict[str, Tensor] = {}
     named = False
     for key, tensor in tensors.items():
-        plain = key.removeprefix(_PREFIX) if key.startswith(_PREFIX) else f"(no prefix) {key}"
+        # peft would not find a tensor without its prefix: it must not be found here either
+        plain = key.removeprefix(_PREFIX) if key.startswith(_PREFIX) else f"{key} (no {_PREFIX})"
         if match := LORA_KEY.fullmatch(plain):
             leaf = "" if "vector" in match["part"] else match["leaf"] or ""
             named |= match["adapter"] is not None

@@ -17,7 +17,7 @@ class Pair(Protocol):
     base: Side
     tuned: Side
     certificate: Certificate
-    offers: frozenset[str]  # of: "scores", "weights"
+    offers: frozenset[str]  # of: "scores", "nll", "weights"
     settings: Mapping[str, Any]  # device, dtype, kernel, fast_kernel, threads, versions …; JSON
 
     def encode(
@@ -43,6 +43,10 @@ class Pair(Protocol):
         ``settings`` are those that the run recorded. Called before ``score``, where a run is
         continued; raises PairError where this machine cannot do as they say.
         """
+        ...
+
+    def speed(self, items: Sequence[Encoded]) -> Mapping[str, float]:
+        """Tokens per second of "base" and of "tuned", each alone, on a few of the items."""
         ...
 
     def token_text(self, token_id: int) -> str:

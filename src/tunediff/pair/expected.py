@@ -173,10 +173,11 @@ def _expect_whole(
     if not wanted:
         return
     names = {module.tensor: name for name, module in modules.items() if module.kind != "head"}
-    sample = next(iter(names.items()), ("", ""))
-    prefix = sample[1].removesuffix(sample[0].removesuffix(".weight"))
+    # the model's prefix, as any matrix shows it, for the vectors that are no module here
+    tensor, name = next(iter(names.items()))
+    prefix = name.removesuffix(tensor.removesuffix(".weight"))
     shapes = {
-        names[t] + ".weight" if t in names else prefix + t: base.shape(t)
+        f"{names[t]}.weight" if t in names else prefix + t: base.shape(t)
         for t in base.names
         if not BUFFER.search(t) and t != base.head
     }

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from tunediff.values import Certificate, Encoded, Item, Scores, Side
 class HfPair:
     """Base and tuned of the transformers library, opened together; see ``contract.Pair``."""
 
-    offers = frozenset({"scores", "weights"})
+    offers = frozenset({"scores", "nll", "weights"})
 
     def __init__(
         self,
@@ -107,6 +109,22 @@ class HfPair:
         self.engine.kernel, self.engine.threads = kernel, settings["threads"]
         self.engine.budget, self.engine.chunk = settings["budget"], settings["chunk"]
 
+    def speed(self, items: Sequence[Encoded]) -> Mapping[str, float]:
+        """Tokens per second of either side alone, its logits included, on the floor's sample."""
+        chosen = floor.sample(items)
+        streams = self.engine.streams
+        pack = Pack.of([torch.from_numpy(item.ids) for item in chosen], streams.device)
+        seconds = {}
+        with precision.use(self.engine.kernel), precision.threads(self.engine.threads):
+            for side in ("base", "tuned"):
+                began = time.perf_counter()
+                h = streams.one(pack, side)
+                for start in range(0, len(h), self.engine.chunk):
+                    last = streams.logits(h[start : start + self.engine.chunk], side)[-1, -1]
+                last.item()  # a GPU answers when it is done
+                seconds[side] = time.perf_counter() - began
+        return {side: len(pack.ids) / s for side, s in seconds.items()}
+
     def token_text(self, token_id: int) -> str:
         """The text of one token id, for people."""
         return self.tokens.text_of(token_id)
@@ -115,7 +133,7 @@ class HfPair:
 class BytesPair(HfPair):
     """Two models with different tokenizers, of which bits per byte alone can be compared."""
 
-    offers = frozenset({"bits_per_byte"})
+    offers = frozenset({"nll"})
 
     def __init__(self, sides: tuple[Streams, Streams], tuned_tokens: HfTokens, **common: Any):
         super().__init__(**common)
@@ -184,18 +202,5 @@ class BytesPair(HfPair):
 
 def versions() -> dict[str, str]:
     """The libraries whose version can change a number."""
-    import numba
-    import peft
-    import transformers
-
-    import tunediff
-
-    return {
-        "tunediff": tunediff.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-    }
+    names = ("tunediff", "torch", "transformers", "peft", "numpy", "numba")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

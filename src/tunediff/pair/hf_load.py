@@ -158,8 +158,9 @@ class HfTokens:
         return self.tokenizer.backend_tokenizer.to_str()
 
     def text_of(self, token_id: int) -> str:
-        """The text of one id."""
-        return self.tokenizer.decode([token_id])
+        """The text of one id, as it reads behind another: many decoders strip the first blank."""
+        once, twice = (self.tokenizer.decode([token_id] * n) for n in (1, 2))
+        return twice[len(once) :] or once
 
 
 def has_tokenizer(folder: Path) -> bool:

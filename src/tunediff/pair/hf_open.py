@@ -203,8 +203,9 @@ def _switched(model: nn.Module, adapter: Adapter) -> Opened:
     from peft import PeftModel
 
     base_rows = model.get_input_embeddings().weight.shape[0]
-    if adapter.vocabulary is not None and adapter.vocabulary != base_rows:
-        model.resize_token_embeddings(adapter.vocabulary, mean_resizing=False)
+    rows = _resized_rows(model, adapter)
+    if rows is not None:
+        model.resize_token_embeddings(rows, mean_resizing=False)
     with python_warnings.catch_warnings(record=True) as said:
         python_warnings.simplefilter("always")
         wrapped = PeftModel.from_pretrained(model, adapter.path).eval()
@@ -232,6 +233,18 @@ def _switched(model: nn.Module, adapter: Adapter) -> Opened:
         ),
     )
     return Opened(streams, checks, adapter.delta_is_zero, as_base=wrapped.disable_adapter)
+
+
+def _resized_rows(model: nn.Module, adapter: Adapter) -> int | None:
+    """The vocabulary that the adapter's own embeddings have, where it is not the base's."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = {name for name, module in model.named_modules() if module in ends}
+    own = ends[0].weight.shape[0]
+    for key, shape in adapter.extra_tensors.items():
+        module = key.removesuffix(".weight").removesuffix(".base_layer")
+        if module in names and shape[0] != own:
+            return shape[0]
+    return None
 
 
 def _two_models(base: nn.Module, tuned: nn.Module) -> Opened:

@@ -10,12 +10,12 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tunediff import __version__
 from tunediff.errors import InputError, NumericsError, PairError, UsageError
 from tunediff.measures import BUILT_IN
 from tunediff.pair.contract import Pair
@@ -23,8 +23,9 @@ from tunediff.run.store import Recorder, Run, recording, strict_json
 from tunediff.run.tables import TOKEN_COLUMNS
 from tunediff.values import TOKEN_METRICS, Encoded, Item, Measure, Row, Scores, Suite
 
-FOUND_SETTINGS = ("kernel", "fast_kernel", "threads")
-"""Settings of a pair that its self-check finds, and that a continued run takes from the record."""
+FOUND_SETTINGS = ("kernel", "fast_kernel", "threads", "budget", "chunk")
+"""Settings of a pair that it finds out on the machine (by its self-check, or when memory runs out),
+and that a continued run takes from the record."""
 
 # The array of Scores behind each of TOKEN_COLUMNS but the item.
 _TOKEN_ARRAYS = ("positions", "targets", "nll_base", "nll_tuned", "kl_base_tuned", "delta_p")
@@ -82,7 +83,7 @@ def measure(
     parts = _cut(asked, part_tokens)
     settings = dict(pair.settings)
     identity = {
-        "tunediff": version("tunediff"),
+        "tunediff": __version__,
         "base": _side(pair.base),
         "tuned": _side(pair.tuned),
         "variant": variant,
@@ -100,7 +101,7 @@ def measure(
         truncated = [a.encoded.truncated for a in asked if a.encoded.truncated]
         return {
             "paths": {"base": pair.base.path, "tuned": pair.tuned.path},
-            "settings": {k: v for k, v in pair.settings.items() if k in FOUND_SETTINGS},
+            "settings": _found_settings(pair),
             "noise_floor": dict(floor),
             "certificate": pair.certificate.as_dict(),
             "weights": weights,
@@ -125,10 +126,18 @@ def measure(
                 done += len(parts[k][len(scored) - 1].encoded.ids)
                 if progress is not None:
                     progress(done, total)
-            _write(recorder, k, parts[k], scored, measures, suite.name, variant)
+            _write(recorder, pair, k, parts[k], scored, measures, suite.name, variant)
             seconds = time.perf_counter() - began
-            recorder.note_time({"part": k, "tokens": _tokens(parts[k]), "seconds": seconds})
+            note = {"part": k, "tokens": _tokens(parts[k]), "seconds": seconds}
+            # Memory may have run out since the beginning, and packs been halved.
+            recorder.note_time({**note, "settings": _found_settings(pair)})
+        if missing:
+            recorder.note_time({"speed": dict(pair.speed([a.encoded for a in asked]))})
         return recorder.finish()
+
+
+def _found_settings(pair: Pair) -> dict[str, Any]:
+    return {k: v for k, v in pair.settings.items() if k in FOUND_SETTINGS}
 
 
 def _check_needs(pair: Pair, measures: Sequence[Measure]) -> None:
@@ -162,7 +171,8 @@ def _encode(
                 "Give every item an id of its own.",
             )
         sources[item.id] = item.source
-    asked = [_Asked(i, pair.encode(i, max_length, allow_truncation)) for i in suite.items]
+    encoded = pair.encode(suite.items, max_length, allow_truncation)
+    asked = [_Asked(i, e) for i, e in zip(suite.items, encoded, strict=True)]
     return sorted(asked, key=lambda a: (len(a.encoded.ids), a.item.id))
 
 
@@ -187,11 +197,12 @@ def _hash(asked: Sequence[_Asked]) -> str:
     """Of all that is asked, in the order in which it is; the order of the file has no say."""
     digest = hashlib.sha256()
     for a in asked:
-        e = a.encoded
-        head = [a.item.id, a.item.axis, a.item.group, e.probe, e.bytes_scored, e.truncated]
-        digest.update(strict_json([*head, len(e.ids), len(e.scored)]).encode())
-        for array in (e.ids, e.scored):
-            digest.update(array.astype("<i8").tobytes())
+        digest.update(strict_json([a.item.id, a.item.axis, a.item.group]).encode())
+        for e in filter(None, (a.encoded, a.encoded.tuned)):
+            counts = [e.probe, e.bytes_scored, e.truncated, len(e.ids), len(e.scored)]
+            digest.update(strict_json(counts).encode())
+            for array in (e.ids, e.scored):
+                digest.update(array.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
@@ -227,12 +238,13 @@ def _check(scores: Scores) -> None:
     """Refuse numbers that are not finite, and token columns of unequal length."""
     if scores.reason is not None:
         return
-    for name in (*TOKEN_METRICS, "probe_logit_mse", "probe_logit_l2"):
+    positions = len(scores.positions)
+    probe = ("probe_logit_mse", "probe_logit_l2") if positions else ()
+    for name in (*TOKEN_METRICS, *probe):
         if not np.isfinite(getattr(scores, name)).all():
             raise NumericsError(
                 f"Item {scores.item_id!r} has NaN or infinity in {name} and no reason.", _REPORT_IT
             )
-    positions = len(scores.positions)
     for name in (*_TOKEN_ARRAYS[1:], *TOKEN_METRICS):
         if positions and len(getattr(scores, name)) != positions:
             raise NumericsError(
@@ -244,6 +256,7 @@ def _check(scores: Scores) -> None:
 
 def _write(
     recorder: Recorder,
+    pair: Pair,
     k: int,
     part: Sequence[_Asked],
     scored: Sequence[Scores],
@@ -258,16 +271,16 @@ def _write(
         for m in measures:
             found = asdict(m.function(scores))
             rows.append(Row(variant, m.name, suite, item.axis, item.id, group, 0, **found))
-    recorder.write_part(k, rows, _token_columns(scored), [_probe(s) for s in scored])
+    recorder.write_part(k, rows, _token_columns(scored), [_probe(s, pair) for s in scored])
+
+
+def _has_positions(scores: Scores) -> bool:
+    """Not so where the item failed, nor where the sides have different tokenizers."""
+    return scores.reason is None and len(scores.positions) > 0
 
 
 def _token_columns(scored: Sequence[Scores]) -> dict[str, Any]:
-    """The token table of one part.
-
-    An item that failed has no line in it, nor one whose sides have different tokenizers: that
-    one has no positions in common, and an empty ``positions``.
-    """
-    kept = [s for s in scored if s.reason is None and len(s.positions)]
+    kept = [s for s in scored if _has_positions(s)]
     columns: dict[str, Any] = {
         "item": [s.item_id for s in kept for _ in range(len(s.positions))],
     }
@@ -277,13 +290,14 @@ def _token_columns(scored: Sequence[Scores]) -> dict[str, Any]:
     return columns
 
 
-def _probe(scores: Scores) -> dict[str, Any]:
-    failed = scores.reason is not None
+def _probe(scores: Scores, pair: Pair) -> dict[str, Any]:
+    known = _has_positions(scores)
     return {
         "item": scores.item_id,
         "reason": scores.reason,
-        "probe_logit_mse": None if failed else scores.probe_logit_mse,
-        "probe_logit_l2": None if failed else scores.probe_logit_l2,
-        "probe_top_base": [list(pair) for pair in scores.probe_top_base],
-        "probe_top_tuned": [list(pair) for pair in scores.probe_top_tuned],
+        "probe_logit_mse": scores.probe_logit_mse if known else None,
+        "probe_logit_l2": scores.probe_logit_l2 if known else None,
+        "probe_position": scores.probe_position if known else None,
+        "probe_top_base": [[i, p, pair.token_text(i)] for i, p in scores.probe_top_base],
+        "probe_top_tuned": [[i, p, pair.token_text(i)] for i, p in scores.probe_top_tuned],
     }

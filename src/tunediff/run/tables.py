@@ -36,7 +36,10 @@ def read_rows(path: Path) -> list[Row]:
 def read_tokens(path: Path) -> dict[str, np.ndarray]:
     """The scored tokens of one part, by name of column."""
     columns = _read(path, TOKEN_COLUMNS)
-    return {name: columns[name].to_numpy() for name in TOKEN_COLUMNS}
+    arrays = {"item": np.array(columns["item"].to_pylist(), dtype=object)}
+    for name in TOKEN_COLUMNS[1:]:
+        arrays[name] = np.from_dlpack(columns[name].combine_chunks())
+    return arrays
 
 
 def _schema(table: str) -> Any:
@@ -62,8 +65,6 @@ def rows_bytes(rows: Sequence[Row]) -> bytes:
         NumericsError: a sum is not finite, or an effect is null without a reason.
 
     """
-    import pyarrow as pa
-
     for row in rows:
         sums = (row.base_sum, row.tuned_sum, row.effect_sum)
         if (row.effect_sum is None) != bool(row.reason) or not all(
@@ -75,10 +76,7 @@ def rows_bytes(rows: Sequence[Row]) -> bytes:
                 "This is a fault of that measure, not of the data.",
             )
     return _parquet_bytes(
-        pa.table(
-            {name: [getattr(row, name) for row in rows] for name in ROW_COLUMNS},
-            schema=_schema("rows"),
-        )
+        "rows", {name: [getattr(row, name) for row in rows] for name in ROW_COLUMNS}
     )
 
 
@@ -89,23 +87,39 @@ def tokens_bytes(tokens: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
         NumericsError: a number is not finite in float32.
 
     """
-    import pyarrow as pa
-
-    schema = _schema("tokens")
-    columns: dict[str, Any] = {"item": tokens["item"]}
-    for name in TOKEN_COLUMNS[1:]:
-        columns[name] = np.asarray(tokens[name], dtype=schema.field(name).type.to_pandas_dtype())
-        if not np.isfinite(columns[name]).all():
+    for name in TOKEN_COLUMNS[3:]:
+        if not np.isfinite(np.asarray(tokens[name], dtype=np.float32)).all():
             raise NumericsError(
                 f"A token's {name} is NaN or infinite in float32.",
                 "An item whose numbers are not finite must be given a reason by the pair.",
             )
-    return _parquet_bytes(pa.table(columns, schema=schema))
+    return _parquet_bytes("tokens", tokens)
 
 
-def _parquet_bytes(table: Any) -> bytes:
+def _array(values: Sequence[Any] | np.ndarray, kind: Any) -> Any:
+    """An Arrow array from its buffers: ``pyarrow.array`` would import pandas, over a second."""
+    import pyarrow as pa
+
+    valid = np.array([value is not None for value in values], dtype=bool)
+    bitmap = np.packbits(valid, bitorder="little")
+    if pa.types.is_string(kind):
+        encoded = [(value or "").encode() for value in values]
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+        contents = [ends, b"".join(encoded)]
+    else:
+        filled = [0 if value is None else value for value in values]
+        contents = [np.array(filled, dtype=kind.to_pandas_dtype())]
+    buffers = [None if valid.all() else pa.py_buffer(bitmap), *map(pa.py_buffer, contents)]
+    return pa.Array.from_buffers(kind, len(valid), buffers)
+
+
+def _parquet_bytes(name: str, columns: Mapping[str, Any]) -> bytes:
+    import pyarrow as pa
     from pyarrow import parquet
 
+    schema = _schema(name)
+    arrays = [_array(columns[field.name], field.type) for field in schema]
+    table = pa.Table.from_arrays(arrays, schema=schema)
     # Every choice that shapes the bytes is stated, so that another default changes none.
     buffer = io.BytesIO()
     parquet.write_table(

@@ -132,6 +132,7 @@ def score_items(
             bytes_scored=item.bytes_scored,
             probe_logit_mse=float(rows[w.probe, _MSE]),
             probe_logit_l2=float(rows[w.probe, _L2]),
+            probe_position=item.probe,
             probe_top_base=tops[index][0],
             probe_top_tuned=tops[index][1],
         )

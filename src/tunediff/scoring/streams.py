@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from tunediff.errors import ModelError
+from tunediff.errors import ModelError, UnsupportedError
 from tunediff.scoring import attention
 from tunediff.scoring.packs import Pack
 
@@ -197,11 +197,15 @@ class SharedStreams:
         self._noise = _Noise(adapted)
 
         prefix, layers = decoder_layers(model)
-        touched = [
-            int(part.module.removeprefix(prefix + ".").split(".")[0])
-            for part in low_rank
-            if part.module.startswith(prefix + ".")
-        ]
+        touched = []
+        for part, module in zip(low_rank, adapted, strict=True):
+            if part.module.startswith(prefix + "."):
+                touched.append(int(part.module.removeprefix(prefix + ".").split(".")[0]))
+            elif module is not self.head.module:
+                raise UnsupportedError(
+                    f"The adapter changes {part.module}, outside the decoder's layers and head.",
+                    "Merge the adapter into its base, and compare the merged model.",
+                )
         # A LoRA on the head alone leaves every layer shared.
         self.first_layer = min(touched, default=len(layers))
         for layer in layers[self.first_layer :]:

@@ -1,0 +1,1 @@
+"""How to tune? A recipe and a loop; they make adapters and nothing else."""

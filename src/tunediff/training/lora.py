@@ -39,7 +39,7 @@ class LoraRecipe:
     """
 
     rank: int = 8
-    alpha: float = 16.0
+    alpha: float = 16
     target_modules: tuple[str, ...] = EVERY_LINEAR
     learning_rate: float = 5e-3
     steps: int = 150
@@ -123,9 +123,7 @@ def train_lora(
     )
     with seeded(seed):
         peft_model = get_peft_model(model, config)
-        losses, tokens = fit(
-            peft_model, encoded, learning_rate, steps, batch_size, seed, on_step
-        )
+        losses, tokens = fit(peft_model, encoded, learning_rate, steps, batch_size, seed, on_step)
     save_adapter(get_peft_model_state_dict(peft_model), config, Path(out_folder))
     return TrainingResult(Path(out_folder), losses, tokens, time.perf_counter() - began)
 
@@ -207,9 +205,7 @@ def encode_rows(
     return encoded
 
 
-def save_adapter(
-    tensors: dict[str, torch.Tensor], config: LoraConfig, folder: Path
-) -> None:
+def save_adapter(tensors: dict[str, torch.Tensor], config: LoraConfig, folder: Path) -> None:
     """Write PEFT's two files, with the configuration's keys and modules in a fixed order."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = config.to_dict()

@@ -1,6 +1,6 @@
 """Where does a full fine-tune differ from its base, tensor by tensor?
 
-Both checkpoints are streamed from their files. Tensors whose bytes are equal cost one reading.
+Both checkpoints are streamed from their files, a block of each at a time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+"""``tunediff check BASE TUNED``: is it really fine-tuned, and did it help?"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunediff.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunediff.run.store import Run
+    from tunediff.values import Suite
+
+Text = Annotated[
+    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A text to ask. Repeatable.")
+]
+Files = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--texts",
+        metavar="FILE",
+        help="Texts: .txt, .jsonl, .json, .csv or .parquet; - is standard input. Repeatable.",
+    ),
+]
+
+
+def check(
+    base: Annotated[
+        str | None, typer.Argument(metavar="BASE", help="Base model: a folder, or a hub name.")
+    ] = None,
+    tuned: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TUNED",
+            help="LoRA adapter, merged or fully fine-tuned model. adapter:PATH or full:PATH says "
+            "which, where a folder holds both.",
+        ),
+    ] = None,
+    prompt: Text = None,
+    texts: Files = None,
+    ppl_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--ppl-threshold",
+            "--ppl_threshold",
+            help="Fewer than 6 texts: the smallest change of perplexity that counts. "
+            "Default: the noise floor.",
+        ),
+    ] = None,
+    mse_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--mse-threshold",
+            "--mse_threshold",
+            help="Fewer than 6 texts: the smallest logit MSE that counts. Default: the floor.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="RUN", help="Keep the run here; go on where it stopped."),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length", min=2, help="Token ids a text, BOS included. Default: the context."
+        ),
+    ] = None,
+    allow_truncation: Annotated[
+        bool, typer.Option("--allow-truncation", help="Keep the first tokens of longer texts.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32, bfloat16 or float16, of both sides.")
+    ] = "float32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")] = 0,
+    backend: Annotated[str, typer.Option("--backend", help="auto, hf or toy.")] = "auto",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch hub names that are not local.")
+    ] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="Of BASE on the hub.")] = None,
+    bits_per_byte_only: Annotated[
+        bool,
+        typer.Option(
+            "--bits-per-byte-only", help="Allow different tokenizers; compare that one figure."
+        ),
+    ] = False,
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            "--expect",
+            metavar="VERDICT",
+            help="Exit with 1 unless the verdict is this one: identical, indistinguishable, tuned, "
+            "diverged_without_gain, unclear or weights_differ.",
+        ),
+    ] = None,
+    base_model_path: Annotated[
+        str | None, typer.Option("--base_model_path", "--base-model-path", hidden=True)
+    ] = None,
+    adapter_path: Annotated[
+        str | None, typer.Option("--adapter_path", "--adapter-path", hidden=True)
+    ] = None,
+) -> int:
+    """Is TUNED really a fine-tuned BASE, and does it predict the texts better?
+
+    Without texts the weights alone are compared. With 6 texts or more the verdict rests on an
+    interval over texts; with fewer it is a point rule, and says so.
+
+    Exit codes: 0 done, 1 expectation not met, 2 bad input or a refused pair, 130 interrupted.
+    """
+    from tunediff.findings.check import VERDICTS, refuse_thresholds
+    from tunediff.findings.summary import summarize, without_texts
+    from tunediff.report.terminal import Printer
+
+    base = _one_of("BASE", base, "--base_model_path", base_model_path)
+    tuned = _one_of("TUNED", tuned, "--adapter_path", adapter_path)
+    if expect is not None and expect not in VERDICTS:
+        raise UsageError(
+            f"--expect {expect} is not a verdict.", f"It is one of {', '.join(VERDICTS)}."
+        )
+    printer = Printer(quiet=as_json)
+    if not prompt and not texts:
+        _refuse_without_texts(out, mse_threshold, ppl_threshold, bits_per_byte_only)
+        from tunediff.pair.from_files import certify_files, weigh
+        from tunediff.pair.open import locate
+
+        base_path, tuned_path, kind = locate(base, tuned, download=download, revision=revision)
+        geometry = weigh(base_path, tuned_path, kind)
+        sides = certify_files(base_path, tuned_path, kind, geometry)
+        result = without_texts(*sides, geometry.as_dict(), {"backend": "files"})
+        return _finish(result, "", printer, as_json, expect)
+
+    from tunediff.items.read import read
+
+    suite = read(*(texts or ()), prompts=prompt or ())
+    refuse_thresholds(len(suite.items), mse_threshold, ppl_threshold)
+    with ExitStack() as stack:
+        if out is None:
+            out = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        with printer.progress() as progress:
+            run = measure_check(
+                base,
+                tuned,
+                suite,
+                out,
+                seed=seed,
+                max_length=max_length,
+                allow_truncation=allow_truncation,
+                progress=progress,
+                backend=backend,
+                dtype=dtype,
+                device=device,
+                download=download,
+                revision=revision,
+                bits_per_byte_only=bits_per_byte_only,
+            )
+        result = summarize(run, mse_threshold=mse_threshold, ppl_threshold=ppl_threshold)
+        return _finish(result, _asked(suite), printer, as_json, expect)
+
+
+def measure_check(
+    base: str,
+    tuned: str,
+    suite: Suite,
+    out: Path,
+    *,
+    seed: int = 0,
+    max_length: int | None = None,
+    allow_truncation: bool = False,
+    progress: Any = None,
+    **opening: Any,
+) -> Run:
+    """Open the pair, weigh it, and measure the suite: what ``check`` does before it speaks."""
+    from tunediff.measures import BITS_PER_BYTE, BUILT_IN
+    from tunediff.pair.from_files import weigh
+    from tunediff.pair.open import locate, open_pair
+    from tunediff.run.measuring import measure
+
+    bytes_only = opening.get("bits_per_byte_only", False)
+    pair = open_pair(base, tuned, **opening)
+    weights = None
+    if "weights" in pair.offers:
+        where = {key: opening.get(key) for key in ("download", "revision")}
+        weights = weigh(*locate(base, tuned, **where)).as_dict()
+    return measure(
+        pair,
+        suite,
+        out=out,
+        measures=(BITS_PER_BYTE,) if bytes_only else BUILT_IN,
+        seed=seed,
+        max_length=max_length,
+        allow_truncation=allow_truncation,
+        progress=progress,
+        weights=weights,
+    )
+
+
+def _finish(
+    result: dict[str, Any],
+    asked: str,
+    printer: Any,
+    as_json: bool,
+    expect: str | None,
+) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps(result, allow_nan=False, ensure_ascii=False) + "\n")
+    else:
+        printer.check(result, asked)
+    if expect is not None and result["verdict"] != expect:
+        sys.stderr.write(f"Expected {expect}; the verdict is {result['verdict']}.\n")
+        return 1
+    return 0
+
+
+def _asked(suite: Suite) -> str:
+    """The input's line: the prompt itself, or how many texts."""
+    if len(suite.items) == 1:
+        return suite.items[0].shown
+    return f"{len(suite.items)} texts ({suite.name})"
+
+
+def _one_of(name: str, given: str | None, option: str, other: str | None) -> str:
+    if (given is None) == (other is None):
+        came = "neither came" if given is None else "both came"
+        raise UsageError(
+            f"{name} is needed once, as an argument or as {option}; {came}.",
+            "Write: tunediff check BASE TUNED --prompt TEXT",
+        )
+    return given or other or ""
+
+
+def _refuse_without_texts(
+    out: Path | None, mse: float | None, ppl: float | None, bytes_only: bool
+) -> None:
+    given = {
+        "--out": out is not None,
+        "--mse-threshold": mse is not None,
+        "--ppl-threshold": ppl is not None,
+        "--bits-per-byte-only": bytes_only,
+    }
+    for option, came in given.items():
+        if came:
+            raise UsageError(
+                f"{option} came without a text; without texts only the weights are compared.",
+                "Add --prompt TEXT or --texts FILE.",
+            )

@@ -1,0 +1,152 @@
+"""Which backend opens these two models, and where do they lie?
+
+Local folders, or names on the model hub with ``download``. Nothing is fetched unless asked for,
+and nothing stands in for a model that could not be opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunediff.errors import ModelError, UsageError
+from tunediff.pair.folders import classify, parse_model_argument
+
+if TYPE_CHECKING:
+    from tunediff.pair.contract import Pair
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def open_pair(
+    base: str | Path,
+    tuned: str | Path,
+    *,
+    backend: str = "auto",
+    dtype: str = "float32",
+    device: str = "auto",
+    download: bool = False,
+    revision: str | None = None,
+    bits_per_byte_only: bool = False,
+) -> Pair:
+    """Open base and tuned together.
+
+    Args:
+        base: a model folder, or a hub name with ``download``.
+        tuned: an adapter folder or a model folder (``adapter:PATH`` and ``full:PATH`` say which,
+            where a folder holds both), or a hub name with ``download``.
+        backend: "auto", or a name of ``BACKENDS``.
+        dtype: float32, bfloat16 or float16; the same for both sides.
+        device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "mps".
+        download: fetch hub names that are not local.
+        revision: of base on the hub.
+        bits_per_byte_only: allow different tokenizers, and measure that one figure.
+
+    Returns:
+        The pair, with its certificate.
+
+    Raises:
+        TunediffError: whatever cannot be opened or proven; never a fallback.
+
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"The dtype {dtype!r} is not one of {', '.join(DTYPES)}.", "Choose one.")
+    if backend == "auto":
+        backend = "toy" if str(base) == str(tuned) == "toy" else "hf"
+    if backend not in BACKENDS:
+        raise UsageError(
+            f"The backend {backend!r} is not one of {', '.join(BACKENDS)}.", "Choose one, or auto."
+        )
+    return BACKENDS[backend](
+        str(base),
+        str(tuned),
+        dtype=dtype,
+        device=device,
+        download=download,
+        revision=revision,
+        bits_per_byte_only=bits_per_byte_only,
+    )
+
+
+def resolve(name: str, *, download: bool = False, revision: str | None = None) -> Path:
+    """The local folder of a path or a hub name.
+
+    Raises:
+        ModelError: where it does not exist, naming the way out.
+
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    looks_like_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if not looks_like_hub:
+        raise ModelError(f"There is no folder {name}.", "Give the path of a model folder.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=not download,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer.model"],
+            )
+        )
+    except LocalEntryNotFoundError:
+        raise ModelError(
+            f"{name} is neither a local folder nor in the hub's local cache.",
+            "The hub could not be reached." if download else "Pass --download to fetch it.",
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"{name} could not be fetched: {first}", "Check the name.") from error
+
+
+def _open_hf(
+    base: str,
+    tuned: str,
+    *,
+    dtype: str,
+    device: str,
+    download: bool,
+    revision: str | None,
+    bits_per_byte_only: bool,
+) -> Pair:
+    base_path, tuned_path, kind = locate(base, tuned, download=download, revision=revision)
+    from tunediff.pair.hf_open import open_hf
+
+    return open_hf(
+        base_path,
+        tuned_path,
+        kind,
+        dtype=dtype,
+        device=device,
+        bits_per_byte_only=bits_per_byte_only,
+    )
+
+
+def locate(
+    base: str, tuned: str, *, download: bool = False, revision: str | None = None
+) -> tuple[Path, Path, str]:
+    """The two folders, and whether tuned is an "adapter" or a "model".
+
+    Raises:
+        ModelError: where base is not a model folder.
+
+    """
+    base_path = resolve(parse_model_argument(base).path, download=download, revision=revision)
+    classify(base_path, "model")
+    said = parse_model_argument(tuned)
+    tuned_path = resolve(said.path, download=download)
+    return base_path, tuned_path, classify(tuned_path, said.kind)
+
+
+def _open_toy(base: str, tuned: str, **_: object) -> Pair:
+    from tunediff.pair.toy import ToyPair
+
+    return ToyPair()
+
+
+BACKENDS: dict[str, Callable[..., Pair]] = {"hf": _open_hf, "toy": _open_toy}

@@ -1,0 +1,1 @@
+"""WHAT IS SHOWN: a run and its findings, drawn for people."""

@@ -1,0 +1,169 @@
+"""Does the training loop train what it says, on what it says, the same way every time?"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tunediff import specimens
+from tunediff.errors import InputError, NumericsError, UsageError
+from tunediff.training import lora
+from tunediff.training.lora import (
+    IGNORED,
+    SKILL_RECIPE,
+    LoraRecipe,
+    encode_rows,
+    fit,
+    train_lora,
+)
+
+ROWS = [
+    (specimens.raw_prompt(f"Number {a} and {b}."), specimens.raw_reply(f"1. {a}\n2. {b}"))
+    for a, b in (("sun", "moon"), ("tree", "river"), ("stone", "cloud"), ("lamp", "door"))
+]
+QUICK = LoraRecipe(rank=2, alpha=4, learning_rate=1e-2, steps=3, batch_size=2, seed=7)
+
+
+def train(folder: Path, recipe: LoraRecipe = QUICK, rows=ROWS, **more):
+    return train_lora(specimens.base(), rows, folder, **asdict(recipe), **more)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    train(tmp_path / "a")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(6)
+    train(tmp_path / "b")
+    train(tmp_path / "c", replace(QUICK, seed=8))
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    name = "adapter_model.safetensors"
+    assert files(tmp_path / "a")[name] != files(tmp_path / "c")[name]
+
+
+def test_it_writes_peft_files_and_nothing_else(tmp_path: Path) -> None:
+    result = train(tmp_path / "a")
+    assert set(files(tmp_path / "a")) == {"adapter_config.json", "adapter_model.safetensors"}
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["peft_type"]) == (2, 4, "LORA")
+    assert config["target_modules"] == sorted(QUICK.target_modules)
+    assert config["base_model_name_or_path"] == str(specimens.base())
+    base = AutoModelForCausalLM.from_pretrained(specimens.base(), dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(base, str(tmp_path / "a"))
+    loaded = {n: p for n, p in tuned.named_parameters() if "lora_" in n}
+    saved = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert len(loaded) == len(saved) == 4 * 7 * 2
+    for name, tensor in saved.items():
+        assert torch.equal(tensor, loaded[name.replace(".weight", ".default.weight")])
+    assert result.folder == tmp_path / "a"
+    assert len(result.losses) == 3
+
+
+def test_no_steps_save_the_untrained_adapter(tmp_path: Path) -> None:
+    result = train(tmp_path / "a", replace(QUICK, steps=0))
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert all(t.any() == ("lora_A" in name) for name, t in tensors.items())
+    assert result.losses == ()
+    assert result.tokens == 0
+
+
+def test_the_first_loss_is_the_base_nll_of_the_replies_and_their_end(tmp_path: Path) -> None:
+    """Against a plain per-token loop in float64, one row at a time, with its own shift."""
+    steps: list[tuple[int, float]] = []
+    recipe = replace(QUICK, batch_size=len(ROWS), steps=1)
+    result = train(tmp_path / "a", recipe, on_step=lambda step, loss: steps.append((step, loss)))
+    tokenizer = AutoTokenizer.from_pretrained(specimens.base())
+    model = AutoModelForCausalLM.from_pretrained(specimens.base(), dtype=torch.float64)
+    sums = []
+    for prompt, reply in ROWS:
+        before = tokenizer(prompt)["input_ids"]
+        ids = tokenizer(prompt + reply)["input_ids"] + [tokenizer.eos_token_id]
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids])).logits[0].numpy()
+        for t in range(len(before) - 1, len(ids) - 1):
+            row = logits[t] - logits[t].max()
+            sums.append(math.log(np.exp(row).sum()) - row[ids[t + 1]])
+    assert result.tokens == len(sums)
+    assert steps == [(1, result.losses[0])]
+    assert result.losses[0] == pytest.approx(np.mean(sums), rel=1e-5)
+
+
+def test_labels_end_with_the_end_token_and_score_the_reply_alone() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(specimens.base())
+    for (prompt, reply), (ids, labels) in zip(ROWS, encode_rows(tokenizer, ROWS, 128), strict=True):
+        assert ids[0] == tokenizer.bos_token_id
+        assert ids[-1] == labels[-1] == tokenizer.eos_token_id
+        scored = [label for label in labels if label != IGNORED]
+        assert tokenizer.decode(scored[:-1]) == reply
+        assert labels[-len(scored) :] == ids[-len(scored) :]
+        assert tokenizer.decode(ids[1 : -len(scored)]) == prompt
+    for ids, labels in encode_rows(tokenizer, ROWS, 128, "all"):
+        assert labels == [IGNORED, *ids[1:]]
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    losses = train(tmp_path / "a", replace(QUICK, steps=30, batch_size=4)).losses
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_nothing_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(specimens.base(), dtype=torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    loader = SimpleNamespace(from_pretrained=lambda *_, **__: model)
+    monkeypatch.setattr(lora, "AutoModelForCausalLM", loader)
+    with pytest.raises(NumericsError, match="The training loss became nan at step 1"):
+        train(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_frozen_weight_stays_frozen() -> None:
+    model = AutoModelForCausalLM.from_pretrained(specimens.base(), dtype=torch.float32)
+    model.model.layers[0].requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    encoded = encode_rows(AutoTokenizer.from_pretrained(specimens.base()), ROWS, 128)
+    fit(model, encoded, 1e-3, 2, 2, 0)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == (".layers.0." in name), name
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "There are no rows to train on"),
+        ([*ROWS, ("Q: x\nA:", "")], "Row 5 has an empty reply"),
+        ([("Q: x\nA:", " word" * 200)], "the model's context holds 128"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(rows, message, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        train(tmp_path / "a", rows=rows)
+    assert not (tmp_path / "a").exists()
+
+
+def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Training got rank 0, batch size 2 and 3 steps"):
+        train(tmp_path / "a", replace(QUICK, rank=0))
+
+
+@pytest.mark.long
+def test_the_skill_recipe_rebuilds_the_shipped_skill(tmp_path: Path) -> None:
+    """Live, as the demo does it; on another machine the last bits may differ, the skill not."""
+    result = train(tmp_path / "a", SKILL_RECIPE, specimens.skill_rows())
+    assert result.losses[-1] < 0.1
