@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from faults import Disk, FakePair, Killed, contents, scores_of, slow_run, texts
+from faults import FakePair, Killed, contents, scores_of, texts
 from tunediff.errors import InputError, NumericsError, PairError, RunError, UsageError
 from tunediff.measures import BITS_PER_BYTE, BUILT_IN
 from tunediff.run import measuring
@@ -399,33 +397,3 @@ def test_packs_that_were_halved_are_noted_beside_the_numbers(tmp_path: Path) -> 
     noted = [t["settings"]["budget"] for t in run.timing() if "part" in t]
     assert noted == [64 >> k for k in range(1, len(noted) + 1)]
     assert run.record["found"]["settings"]["budget"] == 64
-
-
-def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow_run(tmp_path / "reference", pause=0.0)
-    reference = contents(tmp_path / "reference")
-    parts = len(list((tmp_path / "reference" / "rows").iterdir()))
-    assert parts > 5
-    # The server imports everything once; without the path it would leave that to every child.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["faults", "pyarrow.parquet"])
-    moments = random.Random(20)
-    unfinished = 0
-    for k in range(20):
-        folder = tmp_path / f"killed-{k}"
-        process = processes.Process(target=slow_run, args=[folder])
-        process.start()
-        while not (folder / "rows" / "part-00000.parquet").exists():
-            assert process.is_alive()
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.25))
-        process.kill()
-        process.join()
-        unfinished += len(list((folder / "rows").glob("*.parquet"))) < parts
-        with Disk():
-            slow_run(folder, pause=0.0)
-        assert contents(folder) == reference
-    assert unfinished >= 5

@@ -53,7 +53,7 @@ def open_pair(
     if dtype not in DTYPES:
         raise UsageError(f"The dtype {dtype!r} is not one of {', '.join(DTYPES)}.", "Choose one.")
     if backend == "auto":
-        backend = "toy" if str(base) == str(tuned) == "toy" else "hf"
+        backend = "toy" if str(base) == "toy" and str(tuned).startswith("toy") else "hf"
     if backend not in BACKENDS:
         raise UsageError(
             f"The backend {backend!r} is not one of {', '.join(BACKENDS)}.", "Choose one, or auto."
@@ -144,9 +144,14 @@ def locate(
 
 
 def _open_toy(base: str, tuned: str, **_: object) -> Pair:
+    """``toy`` and ``toy:STRENGTH``."""
     from tunediff.pair.toy import ToyPair
 
-    return ToyPair()
+    strength = tuned.partition(":")[2] or "1"
+    try:
+        return ToyPair(float(strength))
+    except ValueError:
+        raise UsageError(f"{tuned!r} is not a toy.", "Write toy:STRENGTH, as in toy:0.5.") from None
 
 
 BACKENDS: dict[str, Callable[..., Pair]] = {"hf": _open_hf, "toy": _open_toy}
