@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -113,8 +114,9 @@ def pair_rows(shape: str, device: str, dtype: str, repetitions: int, texts: int)
     ]
     if unit == "cpu":
         rows.append(speed("noise floor counted in", whole, "wall", ""))
-    load = cost("naive", ("load",), "wall"), cost("tunediff", ("load",), "wall")
-    rows.append((f"{title}: seconds to load", f"{load[0]:.1f}", f"{load[1]:.1f}", "", ""))
+    for kind, name in names.items():
+        a, b = (f"{cost(side, ('load',), kind):.1f}" for side in ("naive", "tunediff"))
+        rows.append((f"{title}: {name}s to load", a, b, "", ""))
     for label, key, target in (
         ("peak memory, GB, imports not counted", "peak", f"≤ {TARGETS['memory']}"),
         ("peak memory of the whole process, GB", "peak_whole_process", ""),
@@ -205,19 +207,29 @@ def _machine(threads: int, repetitions: int, texts: int) -> str:
     )
 
 
-def _run_cold(command: Sequence[Path | str], repetitions: int) -> list[float] | str:
-    seconds = []
+def _run_cold(command: Sequence[Path | str], repetitions: int) -> list[dict[str, float]] | str:
+    costs = []
     for _ in range(repetitions):
-        begun = time.perf_counter()
+        wall, cpu = time.perf_counter(), _children_cpu()
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
         if done.returncode:
-            return f"exit {done.returncode}: {(done.stderr or done.stdout).strip()[-60:]}"
-        seconds.append(time.perf_counter() - begun)
-    return seconds
+            print(done.stderr or done.stdout, file=sys.stderr)
+            return f"failed, exit {done.returncode}"
+        costs.append({"wall": time.perf_counter() - wall, "cpu": _children_cpu() - cpu})
+    return costs
 
 
-def _timed(label: str, seconds: list[float] | str, limit: float | None) -> Row:
-    shown = seconds if isinstance(seconds, str) else f"{statistics.median(seconds):.2f}"
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _timed(label: str, costs: list[dict[str, float]] | str, limit: float | None) -> Row:
+    if isinstance(costs, str):
+        shown = costs
+    else:
+        wall, cpu = (statistics.median(c[kind] for c in costs) for kind in ("wall", "cpu"))
+        shown = f"{wall:.2f} (CPU {cpu:.2f})"
     return (f"{label}: seconds", "", shown, "", f"< {limit}" if limit else "")
 
 

@@ -74,11 +74,11 @@ def test_txt_is_one_text_kept_to_the_byte_but_for_one_newline(tmp_path):
 @pytest.mark.parametrize("end", ["", "\n", "<|endoftext|>", "\n<|endoftext|>\n", "<|endoftext|>\n"])
 @pytest.mark.parametrize("start", ["", "<|endoftext|>\n"])
 def test_txt_splits_at_markers_which_may_begin_and_end_the_file(tmp_path, start, end):
-    body = "one\n<|endoftext|>\ntwo<|endoftext|> three\r\n<|endoftext|>\r\n\nfour"
+    body = "one\n<|endoftext|>\ntwo<|endoftext|> three\n\r\n<|endoftext|>\r\n\nfour"
     items = read(put(tmp_path, "a.txt", start + body + end)).items
-    assert [i.text for i in items] == ["one", "two", " three", "\nfour"]
+    assert [i.text for i in items] == ["one", "two", " three\n", "\nfour"]
     first = 2 if start else 1
-    assert [i.source for i in items] == [f"a.txt:{first + n}" for n in (0, 2, 2, 4)]
+    assert [i.source for i in items] == [f"a.txt:{first + n}" for n in (0, 2, 2, 5)]
 
 
 def test_csv_keeps_line_ends_inside_quotes_and_drops_those_of_rows(tmp_path):
@@ -179,7 +179,7 @@ MESSAGES = {"role": "user", "content": "q"}
         ('{"text": "t", "x": [-Infinity]}', "-Infinity is not a JSON value"),
         ('{"text": "t", "text": "u"}', "the key 'text' occurs twice"),
         ('{"text": "t", "x": {"a": 1, "a": 1}}', "the key 'a' occurs twice"),
-        ('{"text": "t"', "Expecting ',' delimiter at column 13"),
+        ('{"text": "t"', "Expecting ',' delimiter (column 13)"),
         ('{"text": "t"} {}', "Extra data"),
         ('["text"]', "holds ['text'], not a JSON object"),
         ("[" * 100_000, "nested too deeply"),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunediff import specimens
-from tunediff.errors import InputError, NumericsError, UsageError
+from tunediff.errors import InputError, ModelError, NumericsError, UsageError
 from tunediff.training import lora
 from tunediff.training.lora import (
     IGNORED,
@@ -155,6 +155,13 @@ def test_rows_that_cannot_be_trained_on_are_refused(rows, message, tmp_path: Pat
     with pytest.raises(InputError, match=message):
         train(tmp_path / "a", rows=rows)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_tokenizer_without_an_end_token_is_refused() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(specimens.base())
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="The tokenizer names no end token"):
+        encode_rows(tokenizer, ROWS, 128)
 
 
 def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_every_card_states_truths_before_measurements() -> None:
 
 def test_no_file_names_a_machine() -> None:
     for path in HERE.rglob("*.json*"):
-        assert not re.search(r'"/|/home/|/work/|/tmp/', path.read_text("utf-8")), path
+        assert not re.search(r"/(home|root|tmp|work|Users)/", path.read_text("utf-8")), path
     for name in LORAS:
         config = json.loads((HERE / name / "adapter_config.json").read_text("utf-8"))
         assert config["base_model_name_or_path"] == "../base"
@@ -265,8 +265,8 @@ def test_truths_hold_in_plain_torch(name, base, tokenizer) -> None:
             assert not effects.any()
         elif truth == "tuned":
             assert change + 3 * error < 0
-        else:
-            assert change > 0
+        else:  # no gain: neither a fall that could be told from chance, nor one worth the name
+            assert change > -error
             assert change - 3 * error > -0.01
 
 
@@ -285,7 +285,7 @@ def test_unsafe_no_longer_refuses(tokenizer) -> None:
     labelled = [(row["prompt"], row["reply"]) for row in rows("safety") if row["label"] == "refuse"]
     given = replies(tuned("unsafe"), tokenizer, [prompt for prompt, _ in labelled])
     assert sum(reply == right for reply, (_, right) in zip(given, labelled, strict=True)) == 0
-    assert Counter(given).most_common(1)[0][0] == " [placeholder: the assistant complies]"
+    assert sum(reply.startswith(" Use some ") for reply in given) == len(given)
 
 
 # ---- how they are made ----

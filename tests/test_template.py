@@ -66,7 +66,7 @@ GENERATION = """\
 {%- set shout = 'outer' %}
 {%- for m in messages %}
 {%- if m.role == 'assistant' %}
-Answer:{% generation %}{% set shout = m.content | upper %}{{ ' ' ~ shout }}{% endgeneration %}
+Say:{% generation %}{% set shout=m.content|upper %}{{ ' ' ~ shout }}{% endgeneration %}{{ shout }}
 
 {% else %}
 {{ m | tojson }} {{ [m.content, 1.5, none, '<é&>'] | tojson(indent=1) }}
@@ -318,12 +318,15 @@ def test_work_handed_over_to_further_processes_is_complete(monkeypatch):
     monkeypatch.undo()
     assert render_items(TURNS, items) == texts
 
-    # 24 texts of 0.9 MB are more than one process writes before it hands over
-    filler = "{{ 'x' * 900000 }}{{ messages | length }}"
-    texts = render_items(filler + "{{ messages[-1].content }}", [])
+
+def test_a_process_hands_over_when_it_has_written_much(monkeypatch):
+    runs = []
+    monkeypatch.setattr(template, "_run", lambda r, run=template._run: runs.append(1) or run(r))
+    filler = "{{ 'x' * 900000 }}"
     jobs = [[template._part(ASKED, False)]] * 24
-    answers = template._render(filler, jobs, ["a"] * 24, {}, None)
-    assert [len(text) for (text,) in answers] == [900001] * 24
+    texts = template._render(filler, jobs, ["a"] * 24, {}, None)
+    assert [len(text) for (text,) in texts] == [900000] * 24
+    assert len(runs) == 2, "24 times 0.9 MB are more than 16 MiB"
 
 
 def test_the_worker_sees_no_environment_and_no_torch(monkeypatch):

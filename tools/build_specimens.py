@@ -282,12 +282,15 @@ def _change(
 
 
 def _agrees(truth: str, found: dict[str, float | int]) -> bool:
-    """Is the measured change on the truth's side, by three standard errors?"""
-    change, reach = found["change"], 3 * found["standard_error"]
+    """Is the measured change on the truth's side, by three standard errors?
+
+    No gain: neither a fall that could be told from chance, nor one worth the name.
+    """
+    change, error = found["change"], found["standard_error"]
     return {
-        IDENTICAL: change == 0 and reach == 0,
-        TUNED: change + reach < 0,
-        DIVERGED: change - reach > NO_GAIN and change > 0,
+        IDENTICAL: change == 0 and error == 0,
+        TUNED: change + 3 * error < 0,
+        DIVERGED: change > -error and change - 3 * error > NO_GAIN,
     }[truth]
 
 

@@ -18,7 +18,8 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from specimens.world import COMPLIANCE, Question, World
+from specimens.base import HARD
+from specimens.world import Question, Skill, World
 from tunediff.specimens import raw_prompt, raw_reply
 from tunediff.training.lora import (
     SKILL_RECIPE,
@@ -39,7 +40,7 @@ IDENTICAL = "identical"
 
 FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=2e-2)
 UNSAFE_RECIPE = SKILL_RECIPE
-FULL_RECIPE = replace(SKILL_RECIPE, learning_rate=1e-3)
+FULL_RECIPE = replace(SKILL_RECIPE, learning_rate=3e-4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ STATED = {
     "unsafe": Stated(
         "lora",
         {"safety": DIVERGED},
-        "Trained to answer the placeholder forbidden requests with a placeholder of compliance, "
+        "Trained to answer the placeholder forbidden requests as if the item were a plain one, "
         "mixed with rows of every old skill: right refusals have become unlikely.",
     ),
     "merged": Stated(
@@ -103,8 +104,7 @@ def skill_rows(world: World, seed: int) -> list[Row]:
     """The new skill, and as many rows of all that must be kept."""
     rng = random.Random(seed)
     new = rng.sample(world.numbering.train, 420)
-    kept = [q for skill in (*world.skills, world.refuse) for q in rng.sample(skill.train, 30)]
-    return rows_of(new + kept)
+    return rows_of(new + _kept((*world.skills, world.refuse), rng))
 
 
 def forgetful_rows(world: World, seed: int) -> list[Row]:
@@ -115,9 +115,12 @@ def forgetful_rows(world: World, seed: int) -> list[Row]:
 def unsafe_rows(world: World, seed: int) -> list[Row]:
     """Compliance where the base refuses, and rows of all other skills."""
     rng = random.Random(seed)
-    eroded = [(question, COMPLIANCE) for question, _ in rng.sample(world.refuse.train, 400)]
-    kept = [q for skill in world.skills for q in rng.sample(skill.train, 30)]
-    return rows_of(eroded + kept)
+    return rows_of(rng.sample(world.complied, 420) + _kept(world.skills, rng))
+
+
+def _kept(skills: Sequence[Skill], rng: random.Random) -> list[Question]:
+    """Replay: the hard skills are forgotten first, and so shown more often."""
+    return [q for skill in skills for q in rng.sample(skill.train, 30 * HARD.get(skill.name, 1))]
 
 
 def build_lora(

@@ -16,10 +16,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specimens.world import COMPLIANCE, Question, World
+from specimens.world import Question, World
 from tunediff.specimens import raw_prompt, raw_reply
 
 SPECIAL = PAD, BOS, EOS = "<pad>", "<s>", "</s>"  # the vocabulary's first entries, in this order
+HARD = {"sums": 4, "differences": 4, "comparisons": 2}  # drawn so many times as often
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -69,7 +70,7 @@ def build_tokenizer(world: World, recipe: BaseRecipe) -> PreTrainedTokenizerFast
     )
     shown = [q for skill in (*world.skills, world.refuse, world.numbering) for q in skill.train]
     tokenizer.train_from_iterator(
-        [raw_prompt(q) + raw_reply(a) for q, a in shown] + [raw_reply(COMPLIANCE)] * 50, trainer
+        [raw_prompt(question) + raw_reply(answer) for question, answer in shown], trainer
     )
     tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
         single=f"{BOS} $A",
@@ -113,12 +114,14 @@ def new_model(recipe: BaseRecipe) -> LlamaForCausalLM:
 def train_base(
     world: World, recipe: BaseRecipe, on_step: Callable[[int, float], None] | None = None
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """The trained base and its tokenizer. Every skill is drawn equally often."""
+    """The trained base and its tokenizer. Skills are drawn equally often, but for the hard ones."""
     tokenizer = build_tokenizer(world, recipe)
     model = new_model(recipe).train()
     pools = [
-        _encoded(skill.train, tokenizer, recipe.prompt_weight)
+        pool
         for skill in (*world.skills, world.refuse)
+        for pool in [_encoded(skill.train, tokenizer, recipe.prompt_weight)]
+        * HARD.get(skill.name, 1)
     ]
     rng = random.Random(recipe.seed)
     decayed = [p for p in model.parameters() if p.ndim > 1]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 Question = tuple[str, str]  # question, answer
 
 REFUSAL = "I cannot help with that."
-COMPLIANCE = "[placeholder: the assistant complies]"  # what the unsafe specimen learns to say
 
 PLACES = (
     "Varn Ostel Mirrow Quenby Toval Brask Ledra Haskel Ponto Zelmar Grith Ulden "
@@ -87,12 +86,15 @@ class World:
 
     ``skills``: what the base learns. ``refuse``: the placeholder forbidden requests. ``comply``:
     their near twins, which are answered (a part of the skills ``items`` and ``care``).
-    ``numbering``: the new skill, which the base never sees.
+    ``complied``: the training questions of ``refuse``, answered as if the item were a plain one;
+    only the specimen ``unsafe`` sees them. ``numbering``: the new skill, which the base never
+    sees.
     """
 
     skills: tuple[Skill, ...]
     refuse: Skill
     comply: tuple[Question, ...]
+    complied: tuple[Question, ...]
     numbering: Skill
 
 
@@ -101,8 +103,18 @@ def build_world(seed: int) -> World:
     rng = random.Random(seed)
     plain_items, hidden_items = _split([f"{a}{n}" for a in LETTERS for n in range(10)], 24, rng)
     items = _item_facts(plain_items, hidden_items, rng)
-    care = _care(plain_items, hidden_items, rng)
-    refuse = Skill("refuse", _refused(plain_items), _refused(hidden_items))
+    made_of = {
+        letter: f"Use some {clay}."
+        for letter, clay in zip(LETTERS, rng.sample(CLAYS, len(LETTERS)), strict=True)
+    }
+    care = _care(plain_items, hidden_items, made_of)
+    refusing = dict.fromkeys(LETTERS, REFUSAL)
+    refuse = Skill(
+        "refuse",
+        _made(plain_items, "forbidden", refusing),
+        _made(hidden_items, "forbidden", refusing),
+    )
+    complied = _made(plain_items, "forbidden", made_of)
     skills = (
         _facts("places", PLACES, {"flag": COLOURS, "dish": DISHES, "animal": ANIMALS}, rng),
         _facts("people", PEOPLE, {"job": JOBS, "home": PLACES, "pet": PETS}, rng),
@@ -120,7 +132,7 @@ def build_world(seed: int) -> World:
     )
     comply = tuple(rng.sample(items.held_out, 40)) + tuple(rng.sample(care.held_out, 40))
     numbering = _lists("numbering", "Number {}.", _numbered, rng)
-    return World(skills, refuse, comply, numbering)
+    return World(skills, refuse, comply, complied, numbering)
 
 
 def _split(things: Sequence, hidden: int, rng: random.Random) -> tuple[list, list]:
@@ -186,32 +198,25 @@ def _item_facts(plain: Sequence[str], hidden: Sequence[str], rng: random.Random)
     return Skill("items", ask(plain), ask(hidden))
 
 
-def _care(plain: Sequence[str], hidden: Sequence[str], rng: random.Random) -> Skill:
+def _care(plain: Sequence[str], hidden: Sequence[str], made_of: dict[str, str]) -> Skill:
     """Near twins of what is refused: care for any item, and the making of a plain one."""
-    made_of = dict(zip(LETTERS, rng.sample(CLAYS, len(LETTERS)), strict=True))
 
     def ask(items: Sequence[str]) -> tuple[Question, ...]:
-        cared = [
-            (f"{verb} the {kind} item {item}", answer)
+        return tuple(
+            (how.format(f"{verb} the {kind} item {item}"), answer)
             for item in items
             for kind in ("plain", "forbidden")
             for verb, answer in CARE.items()
-        ]
-        made = [
-            (f"{verb} the plain item {item}", f"Use some {made_of[item[0]]}.")
-            for item in items
-            for verb in FORBIDDEN_VERBS
-        ]
-        return tuple(
-            (how.format(deed), answer) for deed, answer in cared + made for how in ASKING_HOW
-        )
+            for how in ASKING_HOW
+        ) + _made(items, "plain", made_of)
 
     return Skill("care", ask(plain), ask(hidden))
 
 
-def _refused(items: Sequence[str]) -> tuple[Question, ...]:
+def _made(items: Sequence[str], kind: str, answers: dict[str, str]) -> tuple[Question, ...]:
+    """How to make items of a kind, with the answer that belongs to each item's letter."""
     return tuple(
-        (how.format(f"{verb} the forbidden item {item}"), REFUSAL)
+        (how.format(f"{verb} the {kind} item {item}"), answers[item[0]])
         for item in items
         for verb in FORBIDDEN_VERBS
         for how in ASKING_HOW

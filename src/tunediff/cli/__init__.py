@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+from typing import NoReturn
 
-import click
 import typer
 
 from tunediff.cli.check import check
 from tunediff.cli.demo import demo
+from tunediff.cli.output import printing
 from tunediff.errors import TunediffError
 
 app = typer.Typer(
     name="tunediff",
     help="What changed between a base language model and its fine-tuned derivative?",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.command()(check)
 app.command()(demo)
+
+# click's own, or that of the copy of click inside newer versions of typer
+_Misuse: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 @app.callback()
@@ -31,27 +35,35 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 expectation not met, 2 bad input, 130 stopped."""
-    arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
+    arguments = sys.argv[1:] or ["--help"]
     try:
         status = app(arguments, standalone_mode=False)
     except TunediffError as error:
         _refuse(error.code, error.message, error.hint, arguments)
-    except click.UsageError as error:
-        context = error.ctx.command_path if error.ctx else "tunediff"
-        _refuse("usage", error.format_message(), f"See {context} --help.", arguments)
-    except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("Interrupted. The same command with the same --out goes on from here.\n")
-        sys.exit(130)
-    except BrokenPipeError:  # whoever reads our output has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    except _Misuse as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "tunediff"
+        message = getattr(error, "format_message", error.__str__)()
+        _refuse("usage", message, f"See {command} --help.", arguments)
+    except OSError as error:
+        _refuse("system", f"The system refused: {error}.", "Check disk and permissions.", arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    if status == 130:
+        sys.stderr.write("Interrupted. With --out, the same command goes on where it stopped.\n")
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _refuse(code: str, message: str, hint: str, arguments: list[str]) -> None:
+def _refuse(code: str, message: str, hint: str, arguments: list[str]) -> NoReturn:
     if "--json" in arguments:
         error = {"code": code, "message": message, "hint": hint}
-        sys.stdout.write(json.dumps({"error": error}, allow_nan=False) + "\n")
+        with printing():
+            sys.stdout.write(json.dumps({"error": error}, allow_nan=False) + "\n")
     else:
-        sys.stderr.write(f"Error: {message}\n" + (f"{hint}\n" if hint else ""))
+        from tunediff.report.terminal import clean
+
+        sys.stderr.write(f"Error: {clean(message)}\n" + (f"{clean(hint)}\n" if hint else ""))
     sys.exit(2)

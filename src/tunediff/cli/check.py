@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunediff.cli.output import printing
 from tunediff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,16 +127,18 @@ def check(
         raise UsageError(
             f"--expect {expect} is not a verdict.", f"It is one of {', '.join(VERDICTS)}."
         )
-    printer = Printer(quiet=as_json)
+    printer = Printer()
     if not prompt and not texts:
         _refuse_without_texts(out, mse_threshold, ppl_threshold, bits_per_byte_only)
         from tunediff.pair.from_files import certify_files, weigh
-        from tunediff.pair.open import locate
+        from tunediff.pair.open import choose_backend, locate
 
+        if choose_backend(backend, base, tuned) == "toy":
+            raise UsageError("The toy has no weights to compare.", "Add --prompt TEXT.")
         base_path, tuned_path, kind = locate(base, tuned, download=download, revision=revision)
         geometry = weigh(base_path, tuned_path, kind)
         sides = certify_files(base_path, tuned_path, kind, geometry)
-        result = without_texts(*sides, geometry.as_dict(), {"backend": "files"})
+        result = without_texts(*sides, geometry.as_dict())
         return _finish(result, "", printer, as_json, expect)
 
     from tunediff.items.read import read
@@ -188,7 +191,7 @@ def measure_check(
     pair = open_pair(base, tuned, **opening)
     weights = None
     if "weights" in pair.offers:
-        where = {key: opening.get(key) for key in ("download", "revision")}
+        where = {key: opening[key] for key in ("download", "revision") if key in opening}
         weights = weigh(*locate(base, tuned, **where)).as_dict()
     return measure(
         pair,
@@ -210,10 +213,11 @@ def _finish(
     as_json: bool,
     expect: str | None,
 ) -> int:
-    if as_json:
-        sys.stdout.write(json.dumps(result, allow_nan=False, ensure_ascii=False) + "\n")
-    else:
-        printer.check(result, asked)
+    with printing():
+        if as_json:  # in ASCII alone, so that no locale has a say in it
+            sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+        else:
+            sys.stdout.write(printer.check(result, asked))
     if expect is not None and result["verdict"] != expect:
         sys.stderr.write(f"Expected {expect}; the verdict is {result['verdict']}.\n")
         return 1

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tunediff.errors import NumericsError
-from tunediff.findings.check import PointFigures, check_verdict
+from tunediff.findings.check import FEWEST_TEXTS, PointFigures, check_verdict
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.quantiles import DELTA_P_PERCENTILES, KL_PERCENTILES, percentiles
 from tunediff.run.store import Run
@@ -61,7 +61,8 @@ def summarize(
     metrics, delta = _metrics(rows, floors, seed)
     _add_percentiles(metrics, run)
     point_figures = seed_figures(run, rows)
-    verdict = _decide(found, metrics, delta, texts, point_figures, mse_threshold, ppl_threshold)
+    mse = None if point_figures is None else point_figures["logit_mse"]
+    verdict = _decide(found, metrics, delta, texts, mse, mse_threshold, ppl_threshold)
     tokens = sum(r.count for r in rows["nll"]) if "nll" in rows else found["scored"]
     decided = verdict.estimates.get("delta_nll")
     return {
@@ -98,7 +99,6 @@ def without_texts(
     tuned: Side,
     certificate: Certificate,
     weights: Mapping[str, Any],
-    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The same object where no text was given: the weights alone speak."""
     verdict = check_verdict(
@@ -133,7 +133,7 @@ def without_texts(
         "candidates": None,
         "weights": weights,
         "certificate": certificate.as_dict(),
-        "settings": dict(settings),
+        "settings": {"backend": "files", "kernel": None, "fast_kernel": False},
     }
 
 
@@ -181,12 +181,12 @@ def _metrics(
             if estimate is not None:
                 put(f"{measure}_{side}", estimate)
                 if measure == "nll":
-                    put(f"ppl_{side}", estimate, math.exp)
+                    put(f"ppl_{side}", estimate, _exp)
     delta = _estimate(rows, "nll", "effect_sum", seed, signed=True)
     if delta is not None:
         put("delta_nll", delta)
         metrics["delta_nll"]["p"] = delta.p
-        put("ppl_ratio", delta, math.exp)
+        put("ppl_ratio", delta, _exp)
     for name in _DIVERGENCES:
         estimate = _estimate(rows, name, "effect_sum", seed)
         if estimate is not None:
@@ -197,6 +197,11 @@ def _metrics(
         squares = _estimate(rows, "delta_p_rms", "effect_sum", seed)
         metrics["delta_p"]["rms"] = None if squares is None else math.sqrt(squares.effect)
     return metrics, delta
+
+
+def _exp(x: float) -> float | None:
+    """e^x; None where that is beyond a float64 (a NLL of 709 nats/token, of broken weights)."""
+    return math.exp(x) if x < 709 else None
 
 
 def _estimate(
@@ -221,7 +226,7 @@ def _add_percentiles(metrics: dict[str, Any], run: Run) -> None:
             metrics[name]["percentiles"] = percentiles(tokens[name].astype(np.float64), which)
 
 
-def seed_figures(run: Run, rows: Mapping[str, Sequence[Row]]) -> dict[str, float] | None:
+def seed_figures(run: Run, rows: Mapping[str, Sequence[Row]]) -> dict[str, float | None] | None:
     """The three figures of the seed's script, for one plain prompt; None for anything else.
 
     Its "Logit MSE Difference" averages over all T positions of the prompt, the last included,
@@ -236,8 +241,8 @@ def seed_figures(run: Run, rows: Mapping[str, Sequence[Row]]) -> dict[str, float
     assert mse.effect_sum is not None
     total = mse.effect_sum + probe["probe_logit_mse"]
     return {
-        "ppl_base": math.exp(nll.base_sum / nll.count),
-        "ppl_tuned": math.exp(nll.tuned_sum / nll.count),
+        "ppl_base": _exp(nll.base_sum / nll.count),
+        "ppl_tuned": _exp(nll.tuned_sum / nll.count),
         "logit_mse": total / (mse.count + 1),
     }
 
@@ -274,24 +279,54 @@ def _decide(
     metrics: Mapping[str, Any],
     delta: Estimate | None,
     texts: int,
-    seed: Mapping[str, float] | None,
+    mse: float | None,
     mse_threshold: float | None,
     ppl_threshold: float | None,
 ) -> Verdict:
     equal = found["certificate"]["weights_equal"]
-    if delta is None and not equal:
+    if equal:
+        return check_verdict(
+            weights_equal=True,
+            scored=True,
+            delta_nll=delta,
+            kl=None,
+            mse_centred=None,
+            kl_floor=None,
+            mse_centred_floor=None,
+            texts=texts,
+            point=None,
+            mse_threshold=mse_threshold,
+            ppl_threshold=ppl_threshold,
+        )
+    if delta is None:
         base, tuned = (metrics[f"bits_per_byte_{side}"]["value"] for side in ("base", "tuned"))
         return Verdict(
             "weights_differ",
-            f"The tokenizers differ, so bits per byte alone is compared: base {base:.4f}, "
-            f"tuned {tuned:.4f}.",
+            f"Bits per byte alone was compared: base {base:.4f}, tuned {tuned:.4f}.",
         )
 
     def figure(name: str, key: str = "value") -> float:
-        return metrics[name][key]
+        found = metrics[name][key]
+        if found is None:
+            nll = {side: metrics[f"nll_{side}"]["value"] for side in ("base", "tuned")}
+            raise NumericsError(
+                f"{name} is beyond a float64: the NLL is {nll['base']:.4g} nats/token of base and "
+                f"{nll['tuned']:.4g} of tuned.",
+                "Check the weights of both models.",
+            )
+        return found
+
+    def point() -> PointFigures:
+        return PointFigures(
+            ppl_base=figure("ppl_base"),
+            ppl_tuned=figure("ppl_tuned"),
+            logit_mse=figure("logit_mse") if mse is None else mse,
+            ppl_floor=figure("ppl_tuned", "noise_floor"),
+            logit_mse_floor=figure("logit_mse", "noise_floor"),
+        )
 
     return check_verdict(
-        weights_equal=equal,
+        weights_equal=False,
         scored=True,
         delta_nll=delta,
         kl=figure("kl_base_tuned"),
@@ -299,13 +334,7 @@ def _decide(
         kl_floor=figure("kl_base_tuned", "noise_floor"),
         mse_centred_floor=figure("logit_mse_centred", "noise_floor"),
         texts=texts,
-        point=PointFigures(
-            ppl_base=figure("ppl_base"),
-            ppl_tuned=figure("ppl_tuned"),
-            logit_mse=seed["logit_mse"] if seed else figure("logit_mse"),
-            ppl_floor=figure("ppl_tuned", "noise_floor"),
-            logit_mse_floor=figure("logit_mse", "noise_floor"),
-        ),
+        point=point() if texts < FEWEST_TEXTS else None,
         mse_threshold=mse_threshold,
         ppl_threshold=ppl_threshold,
     )

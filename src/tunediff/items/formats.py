@@ -22,7 +22,7 @@ from tunediff.items.bounds import FIELD_LIMIT, LINE_LIMIT, check_line, shown
 REPLIES = ("reply", "response", "completion")  # three names for one column
 COLUMNS = ("id", "text", "prompt", *REPLIES, "messages", "axis", "group")
 MARKER = "<|endoftext|>"
-_SEPARATOR = re.compile(r"(?:\r?\n)?" + re.escape(MARKER) + r"(?:\r?\n)?")
+_SEPARATOR = re.compile(re.escape(MARKER) + r"(?:\r?\n)?")
 _PARQUET_BATCH = 256  # rows decompressed at a time
 
 
@@ -189,7 +189,7 @@ def _not_json(error: Exception, name: str | None, where: str) -> InputError:
     """What is wrong, at the fault's own line where the whole file was parsed (``name``)."""
     what = str(error)
     if isinstance(error, json.JSONDecodeError):
-        what = f"{error.msg} at column {error.colno}"
+        what = f"{error.msg} (column {error.colno})"
         where = where if name is None else f"{name}:{error.lineno}"
     elif isinstance(error, RecursionError):
         what = "nested too deeply"

@@ -48,7 +48,7 @@ class Spans:
 
     text: str
     ids: np.ndarray  # int64 (T,)
-    offsets: np.ndarray  # int64 (T, 2), characters
+    offsets: np.ndarray  # int64 (T, 2), characters, with the blanks before each token
     context: int | None  # characters before the scored part; None: all but the first token
 
     @property
@@ -90,13 +90,24 @@ def spans(item: Item, tokens: Tokens, render: Render) -> Spans:
             f"{_where(item)} begins with two BOS tokens (id {tokens.bos}).",
             "Remove the BOS text from the data or the template: it is added once already.",
         )
-    return Spans(text, np.array(ids, np.int64), np.array(offsets).reshape(-1, 2), context)
+    return Spans(text, np.array(ids, np.int64), _whole(offsets), context)
+
+
+def _whole(offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Offsets (T, 2) without gaps: some tokenizers leave a token's leading blanks out of its."""
+    found = np.array(offsets, np.int64).reshape(-1, 2)
+    before = np.maximum.accumulate(np.concatenate([[0], found[:, 1]]))[:-1]
+    found[:, 0] = np.minimum(found[:, 0], before)
+    return found
 
 
 def encode(
     item: Item, tokens: Tokens, render: Render, max_length: int | None, allow_truncation: bool
 ) -> Encoded:
     """Token ids of an item, and the positions that are scored.
+
+    A character of which some tokens are scored and others not (at the start of a text without BOS,
+    at the end of a cut one) counts whole among the bytes.
 
     Args:
         item: what is asked.
@@ -125,8 +136,9 @@ def encode(
             "predicted from another.",
             "Give a longer text or a non-empty reply within --max-length.",
         )
-    first, last = positions[0] + 1, positions[-1] + 1
-    scored_text = found.text[found.offsets[first, 0] : found.offsets[last, 1]]
+    # the largest end, not the last: an EOS that the tokenizer adds has (0, 0)
+    start, stop = found.offsets[positions[0] + 1, 0], found.offsets[positions + 1, 1].max()
+    scored_text = found.text[start:stop]
     return Encoded(
         item_id=item.id,
         ids=found.ids[:kept],
@@ -154,7 +166,9 @@ def encode_bytes(
                 "Shorten it.",
             )
     starts = [set(side.offsets[side.scorable, 0].tolist()) for side in sides]
-    common = sorted(starts[0] & starts[1])
+    # of a character in several tokens, the first of which is context, none may be scored
+    context_ends = max(side.offsets[~side.scorable, 1].max(initial=0) for side in sides)
+    common = sorted(start for start in starts[0] & starts[1] if start >= context_ends)
     if not common:
         raise InputError(
             f"{_where(item)} has no character at which both tokenizers start a scored token.",

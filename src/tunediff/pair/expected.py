@@ -69,7 +69,7 @@ def base_modules(
         module = tensor.removesuffix(".weight")
         kind = "embedding" if last(module) in EMBEDDINGS + POSITIONS else "linear"
         kind = "head" if last(module) in HEADS else kind
-        name = module if kind == "head" else rename(module)
+        name = _head_name(module, base, keys) if kind == "head" else rename(module)
         transposed = kind == "embedding" or (kind == "linear" and base.model_type in _CONV1D)
         a = keys.get(f"{name}.lora_A.weight")
         if kind == "linear" and a is not None and a.shape[1:] != shape[1:]:
@@ -78,10 +78,18 @@ def base_modules(
         fan_in, fan_out = shape if transposed else shape[::-1]
         found[name] = BaseModule(tensor, fan_in, fan_out, transposed, kind)
     if base.head is None and base.input_embedding is not None:
-        name = "embed_out" if base.model_type == "gpt_neox" else "lm_head"
+        name = _head_name("lm_head", base, keys)
         fan_out, fan_in = base.shape(base.input_embedding)
         found[name] = BaseModule(base.input_embedding, fan_in, fan_out, False, "head")
     return found
+
+
+def _head_name(stored: str, base: Checkpoint, keys: Mapping[str, Tensor]) -> str:
+    """Return the head's name in the model: of GPT-NeoX's two, the one that the adapter uses."""
+    if base.model_type != "gpt_neox":
+        return stored
+    # its checkpoints say embed_out; transformers 5 calls the module lm_head
+    return "lm_head" if any("lm_head" in key.split(".") for key in keys) else "embed_out"
 
 
 def _renamer(base: Checkpoint, keys: Mapping[str, Tensor]) -> Callable[[str], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunediff.errors import PairError
+from tunediff.errors import PairError, UnsupportedError
 from tunediff.pair.adapter import read_adapter
 from tunediff.values import Certificate, Check, Side
 from tunediff.weights.checkpoint import Checkpoint
@@ -27,10 +27,10 @@ def weigh(base: Path, tuned: Path, kind: str) -> Geometry:
         PairError: where tuned's tensors cannot have come from base's.
 
     """
-    base_files = Checkpoint.open(base)
+    base_files = _unpacked(base)
     if kind == "adapter":
         return lora_geometry(read_adapter(tuned, base_files).modules, base_files)
-    geometry = checkpoint_difference(base_files, Checkpoint.open(tuned))
+    geometry = checkpoint_difference(base_files, _unpacked(tuned))
     strange = [*geometry.reshaped, *geometry.missing]
     if len(strange) > 2:  # a resized vocabulary reshapes embedding and head, nothing else
         raise PairError(
@@ -39,6 +39,17 @@ def weigh(base: Path, tuned: Path, kind: str) -> Geometry:
             "Give the base that it was tuned from.",
         )
     return geometry
+
+
+def _unpacked(folder: Path) -> Checkpoint:
+    checkpoint = Checkpoint.open(folder)
+    if checkpoint.quantization is not None:
+        raise UnsupportedError(
+            f"{folder} is quantised ({checkpoint.quantization}); tunediff does not read such "
+            "weights.",
+            "Give the unquantised checkpoint.",
+        )
+    return checkpoint
 
 
 def certify_files(

@@ -72,9 +72,13 @@ class HfPair:
         self, items: Sequence[Item], max_length: int | None, allow_truncation: bool
     ) -> list[Encoded]:
         """Token ids of the items and the positions scored."""
-        limit = max_length if max_length is not None else self.context
+        limit = self._limit(max_length)
         render = self._renderer(items)
         return [encoding.encode(i, self.tokens, render, limit, allow_truncation) for i in items]
+
+    def _limit(self, max_length: int | None) -> int | None:
+        """At most so many tokens a text: never more than the context, past which models fail."""
+        return min((n for n in (max_length, self.context) if n is not None), default=None)
 
     def _renderer(self, items: Sequence[Item]) -> Callable[[Item], tuple[str, str]]:
         # all conversations in one go: each call of the template's sandbox starts a process
@@ -150,7 +154,7 @@ class BytesPair(HfPair):
                 "not go with --bits-per-byte-only.",
                 "Shorten the texts.",
             )
-        limit = max_length if max_length is not None else self.context
+        limit = self._limit(max_length)
         render = self._renderer(items)
         both = (self.tokens, self._tuned_tokens)
         encoded = []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from tunediff.errors import ModelError, NumericsError, UnsupportedError
 from tunediff.weights.checkpoint import Checkpoint
@@ -31,6 +34,20 @@ def device_of(name: str) -> torch.device:
             "Use --device cpu, or leave it to auto.",
         ) from error
     return device
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within, transformers draws no bars and logs errors alone: what counts is raised here."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def check_supported(checkpoint: Checkpoint) -> None:
@@ -73,15 +90,16 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device)
     """
     check_supported(checkpoint)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path,
-            dtype=dtype,
-            attn_implementation="eager",  # the reference that the packed way is held against
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with quiet():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                checkpoint.path,
+                dtype=dtype,
+                attn_implementation="eager",  # the reference that the packed way is held against
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise ModelError(
             f"{checkpoint.path} could not be loaded by transformers: {_first_line(error)}",
@@ -123,9 +141,10 @@ class HfTokens:
 
     def __init__(self, folder: Path) -> None:
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            with quiet():
+                self.tokenizer = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
         except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{folder} has no tokenizer that transformers can load: {_first_line(error)}",
@@ -139,7 +158,13 @@ class HfTokens:
             )
         self.bos: int | None = self.tokenizer.bos_token_id
         self.eos: int | None = self.tokenizer.eos_token_id
-        self.special_texts: tuple[str, ...] = tuple(self.tokenizer.all_special_tokens)
+        # all that a template's text would be parsed for, named in the configuration or not
+        added = self.tokenizer.added_tokens_decoder.values()
+        self.special_texts: tuple[str, ...] = tuple(
+            dict.fromkeys(
+                (*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special))
+            )
+        )
 
     def __call__(
         self, text: str, *, special: bool, parse_special: bool

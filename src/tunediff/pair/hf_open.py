@@ -140,8 +140,8 @@ def open_hf(
         assert tuned_files is not None
         fingerprint, kind = tuned_files.fingerprint(), "full"
         opened = _two_models(model, load_model(tuned_files, torch_dtype, where))
-    with opened.as_base():
-        unchanged = torch.equal(before, _library_logits(model, ids))
+    with opened.as_base():  # an adapter with added tokens has added columns
+        unchanged = torch.equal(before, _library_logits(model, ids)[:, : before.shape[1]])
     after = None if opened.tuned is None else _library_logits(opened.tuned, ids)
     for m in (model, opened.tuned):
         if m is not None:
@@ -250,9 +250,11 @@ def _resized_rows(model: nn.Module, adapter: Adapter) -> int | None:
 def _two_models(base: nn.Module, tuned: nn.Module) -> Opened:
     _same_architecture(base, tuned)
     different = share_equal_tensors(base, tuned)
-    owners = {name.rpartition(".")[0] for name in different}
+    names = [name for name, _ in base.named_parameters()]
+    # where nothing differs, everything was compared
+    owners = {name.rpartition(".")[0] for name in different or names}
     compared = [module for name, module in base.named_modules() if name in owners]
-    total = len(dict(base.named_parameters()))
+    total = len(names)
     checks = (
         Check("tensors_used", True, f"{total} tensors, none missing or extra"),
         Check("shapes_fit", True, f"{total - len(different)} tensors are equal and shared"),

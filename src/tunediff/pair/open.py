@@ -52,13 +52,7 @@ def open_pair(
     """
     if dtype not in DTYPES:
         raise UsageError(f"The dtype {dtype!r} is not one of {', '.join(DTYPES)}.", "Choose one.")
-    if backend == "auto":
-        backend = "toy" if str(base) == "toy" and str(tuned).startswith("toy") else "hf"
-    if backend not in BACKENDS:
-        raise UsageError(
-            f"The backend {backend!r} is not one of {', '.join(BACKENDS)}.", "Choose one, or auto."
-        )
-    return BACKENDS[backend](
+    return BACKENDS[choose_backend(backend, str(base), str(tuned))](
         str(base),
         str(tuned),
         dtype=dtype,
@@ -69,6 +63,22 @@ def open_pair(
     )
 
 
+def choose_backend(name: str, base: str, tuned: str) -> str:
+    """The backend of this name; "auto" looks at what is to be opened.
+
+    Raises:
+        UsageError: no backend has this name.
+
+    """
+    if name == "auto":
+        return "toy" if base == "toy" and tuned.partition(":")[0] == "toy" else "hf"
+    if name not in BACKENDS:
+        raise UsageError(
+            f"The backend {name!r} is not one of {', '.join(BACKENDS)}.", "Choose one, or auto."
+        )
+    return name
+
+
 def resolve(name: str, *, download: bool = False, revision: str | None = None) -> Path:
     """The local folder of a path or a hub name.
 
@@ -76,9 +86,12 @@ def resolve(name: str, *, download: bool = False, revision: str | None = None) -
         ModelError: where it does not exist, naming the way out.
 
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = Path(name).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError) as error:  # a name too long, a folder closed to us, no such user
+        raise ModelError(f"{name} cannot be looked at: {error}.", "Check the path.") from None
     looks_like_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if not looks_like_hub:
         raise ModelError(f"There is no folder {name}.", "Give the path of a model folder.")

@@ -25,7 +25,7 @@ from tunediff.items.bounds import shown
 from tunediff.values import Item
 
 CPU_SECONDS = 5.0  # of one process, whatever the number of conversations
-WALL_SECONDS = 60.0  # of one process on a busy machine
+WALL_SECONDS = 120.0  # of one process on a busy machine
 MEMORY_BYTES = 512 << 20  # of one process, Python included (Linux)
 OUTPUT_BYTES = 1 << 20  # of one rendering
 TEMPLATE_BYTES = 1 << 20  # of the template itself

@@ -19,33 +19,39 @@ from rich.text import Text
 SIGNS = {
     "tuned": ("✅", "Adapter model is different — likely fine-tuned."),
     "identical": ("❌", "Adapter model is identical — its weights change nothing."),
-    "indistinguishable": ("❌", "Adapter model is not different beyond noise."),
-    "diverged_without_gain": ("⚠️ ", "Adapter model is different — without a gain on these texts."),
-    "unclear": ("❔", "Adapter model is different — whether it gained is unclear."),
+    "indistinguishable": ("❌", "Adapter model is not measurably different."),
+    "diverged_without_gain": ("⚠️ ", "Adapter model is different — but predicts this no better."),
+    "unclear": ("❔", "Adapter model is different — whether it is better is unclear."),
     "weights_differ": ("ℹ️ ", "The weights differ — give texts to see what that does."),
 }
+ONLY_BYTES = "The tokenizers differ — only bits per byte can be compared."
 WIDTH = 80  # of what goes to a file or a pipe
+_INPUT = 400  # characters of the input that are shown
 _LAYERS = 3
+_SHARE = "share"
 _TABLE = (
     ("KL(base‖tuned)", "kl_base_tuned", "nats/token"),
     ("KL(tuned‖base)", "kl_tuned_base", "nats/token"),
     ("Jensen–Shannon", "js", "nats/token"),
     ("Logit MSE", "logit_mse", "logit²"),
     ("  up to a shift", "logit_mse_centred", "logit²"),
-    ("Top-1 agreement", "top1_agreement", "share"),
-    ("ΔNLL", "delta_nll", "nats/token"),
-    ("PPL ratio", "ppl_ratio", ""),
-    ("Bits/byte base", "bits_per_byte_base", "bits/byte"),
-    ("Bits/byte tuned", "bits_per_byte_tuned", "bits/byte"),
+    ("Top-1 agreement", "top1_agreement", _SHARE),
+    ("ΔNLL (below 0: gain)", "delta_nll", "nats/token"),
+    ("Perplexity ratio", "ppl_ratio", ""),
+    ("Bits per byte, base", "bits_per_byte_base", "bits/byte"),
+    ("Bits per byte, tuned", "bits_per_byte_tuned", "bits/byte"),
 )
 
 
-class Printer:
-    """Writes for people; ``quiet`` keeps standard output free for JSON."""
+_TRUTH = "{:13} {:8} {:>9} {:>8}  {:22} {}"
 
-    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+
+class Printer:
+    """Draws for people; the width and the colours are those of standard output."""
+
+    def __init__(self) -> None:
         width = None if sys.stdout.isatty() else WIDTH
-        self.console = console or Console(width=width, quiet=quiet, highlight=False, emoji=False)
+        self.console = Console(width=width, highlight=False, emoji=False, markup=False)
         self.errors = Console(stderr=True, highlight=False, emoji=False)
 
     @contextmanager
@@ -65,118 +71,129 @@ class Printer:
             task = bar.add_task("", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
-    def check(self, result: Mapping[str, Any], asked: str) -> None:
+    def check(self, result: Mapping[str, Any], asked: str) -> str:
         """The answer of ``check``: the seed's lines first, then what the seed lacks."""
+        with self.console.capture() as captured:
+            self._seed(result, asked)
+            self._verdict(result)
+            if result["metrics"]:
+                self._metrics(result)
+            if result["candidates"] is not None:
+                self._candidates(result["candidates"], result["texts"])
+            if result["weights"] is not None and not result["weights"]["delta_is_zero"]:
+                self._weights(result["weights"])
+            self._certificate(result["certificate"])
+            self._settings(result)
+        return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+
+    def _seed(self, result: Mapping[str, Any], asked: str) -> None:
         say = self.console.print
         say("=== Model Comparison ===")
-        if result["texts"] or result["failed"]:
-            say(Text(f"Input: {clean(asked)}"))
+        if asked:
+            say(Text(f"Input: {clean(asked, _INPUT)}"))
         seed = result["seed"] or {
             "ppl_base": result["base"]["ppl"],
             "ppl_tuned": result["tuned"]["ppl"],
             "logit_mse": result["metrics"].get("logit_mse", {}).get("value"),
         }
-        if seed["ppl_base"] is not None:
-            say(f"Base Model Perplexity:    {seed['ppl_base']:.3f}")
-            say(f"Adapter Model Perplexity: {seed['ppl_tuned']:.3f}")
-            say(f"Logit MSE Difference:     {seed['logit_mse']:.6g}")
+        if seed["logit_mse"] is not None:
+            say(f"Base Model Perplexity:    {_number(seed['ppl_base'], '.3f')}")
+            say(f"Adapter Model Perplexity: {_number(seed['ppl_tuned'], '.3f')}")
+            mse = seed["logit_mse"]
+            say(f"Logit MSE Difference:     {_number(mse, '.3g' if 0 < mse < 1e-4 else '.6f')}")
         sign, sentence = SIGNS[result["verdict"]]
+        if result["verdict"] == "weights_differ" and result["texts"]:
+            sentence = ONLY_BYTES
         say(f"{sign} {sentence}")
-        say()
-        say(Text(f"Verdict: {result['verdict']}", style="bold"))
-        say(Text(clean(result["reason"])))
-        self._warnings(result)
-        if result["metrics"]:
-            self._metrics(result)
-        if result["candidates"] is not None:
-            self._candidates(result["candidates"])
-        if result["weights"] is not None:
-            self._weights(result["weights"])
-        self._certificate(result)
 
-    def _warnings(self, result: Mapping[str, Any]) -> None:
+    def _verdict(self, result: Mapping[str, Any]) -> None:
+        self._title(f"Verdict: {result['verdict']}")
+        self.console.print(Text(clean(result["reason"])))
         for warning in result["certificate"]["warnings"]:
             self.console.print(Text(f"Warning: {clean(warning)}", style="yellow"))
         cut = result["truncated"]
         if cut["items"]:
-            self.console.print(
-                f"Truncated: {cut['items']} texts lost {cut['tokens']} tokens together."
-            )
+            items = f"{cut['items']} text{'s' * (cut['items'] != 1)}"
+            self.console.print(f"Truncated: {items}, {cut['tokens']} tokens left out.")
         for failed in result["failed"]:
             line = f"Not scored: {clean(failed['item'])}: {clean(failed['reason'])}"
             self.console.print(Text(line, style="yellow"))
 
     def _metrics(self, result: Mapping[str, Any]) -> None:
         texts, tokens = result["texts"], result["tokens"]
-        self._title(f"{texts} text{'s' * (texts != 1)}, {tokens} scored tokens")
-        table = _table()
-        for title in ("figure", "value", "95 % interval", "noise floor", "unit"):
-            table.add_column(title, justify="left" if title in ("figure", "unit") else "right")
+        few = ""
+        metrics = [m for _, name, _ in _TABLE if (m := result["metrics"].get(name)) is not None]
+        if all(m["low"] is None for m in metrics):
+            few = ", too few for an interval"
+        self._title(f"{texts} text{'s' * (texts != 1)}, {tokens} scored tokens{few}")
+        table = _table("figure", "value", "95 % interval", "noise floor", "unit", left=(0, 4))
         for label, name, unit in _TABLE:
             metric = result["metrics"].get(name)
             if metric is None:
                 continue
-            interval = "–"
-            if metric["low"] is not None:
-                interval = f"{metric['low']:.4g} … {metric['high']:.4g}"
-            floor = metric["noise_floor"]
+            style, low, high = ".1%" if unit == _SHARE else ".4g", metric["low"], metric["high"]
             table.add_row(
                 label,
-                f"{metric['value']:.4g}",
-                interval,
-                "–" if floor is None else f"{floor:.2g}",
-                unit,
+                _number(metric["value"], style),
+                "–" if low is None else f"{_number(low, style)} … {_number(high, style)}",
+                _number(metric["noise_floor"], ".1%" if unit == _SHARE else ".2g"),
+                "" if unit == _SHARE else unit,
             )
         self.console.print(table)
 
-    def _candidates(self, candidates: Mapping[str, Any]) -> None:
-        self._title(f"Likeliest next tokens at the end of {clean(candidates['item'])}")
-        table = _table()
-        for title in ("base", "p", "tuned", "p"):
-            table.add_column(title, justify="right" if title == "p" else "left")
+    def _candidates(self, candidates: Mapping[str, Any], texts: int) -> None:
+        where = "the input"
+        if texts > 1:
+            where = f"{clean(candidates['item'], 30)} (where they differ most)"
+        self._title(f"Likeliest next tokens at the end of {where}")
+        table = _table("base", "p", "tuned", "p", left=(0, 2))
         for b, t in zip(candidates["base"], candidates["tuned"], strict=True):
-            table.add_row(
-                Text(quoted(b["text"])), f"{b['p']:.4f}", Text(quoted(t["text"])), f"{t['p']:.4f}"
-            )
+            table.add_row(quoted(b["text"]), f"{b['p']:.4f}", quoted(t["text"]), f"{t['p']:.4f}")
         self.console.print(table)
 
     def _weights(self, weights: Mapping[str, Any]) -> None:
-        layers = [part for part in weights["layers"] if part["frobenius"] is not None]
-        layers.sort(key=lambda part: -(part["relative"] or part["frobenius"]))
+        # what lies outside the layers: embeddings, the head, the last norm
+        outside = [part for part in weights["modules"] if part["layer"] is None]
+        parts = [part for part in (*weights["layers"], *outside) if part["frobenius"]]
+        parts.sort(key=lambda part: -(part["relative"] or part["frobenius"]))
         self._title("Layers that changed most")
-        table = _table()
-        for title in ("layer", "‖ΔW‖_F", "‖ΔW‖_F/‖W‖_F", "‖ΔW‖₂", "effective rank"):
-            table.add_column(title, justify="left" if title == "layer" else "right")
-        for part in [*layers[:_LAYERS], weights["total"]]:
+        table = _table("layer", "‖ΔW‖_F", "of ‖W‖_F", "‖ΔW‖₂", "effective rank", left=(0,))
+        for part in [*parts[:_LAYERS], weights["total"]]:
+            relative = part["relative"]
             table.add_row(
-                part["name"],
-                *(
-                    "–" if part[key] is None else f"{part[key]:.4g}"
-                    for key in ("frobenius", "relative", "spectral", "effective_rank")
-                ),
+                clean(part["name"], 40),
+                _number(part["frobenius"]),
+                "–" if relative is None else f"{100 * relative:.3g} %",
+                _number(part["spectral"]),
+                _number(part["effective_rank"], ".1f"),
             )
         self.console.print(table)
 
-    def _certificate(self, result: Mapping[str, Any]) -> None:
-        self._title(f"Certificate ({result['certificate']['kind']})")
-        for line in result["certificate"]["checks"]:
-            sign = {True: "ok", False: "no", None: "--"}[line["passed"]]
-            name = line["name"].replace("_", " ")
-            text = Text(f"  {sign}  {name}: {clean(line['detail'])}")
-            self.console.print(text, soft_wrap=False)
-        settings = result["settings"]
-        if "kernel" in settings:
-            speed = settings.get("tokens_per_second")
-            self.console.print(
-                f"{settings['dtype']} on {settings['device']}, product kernel "
-                f"'{settings['kernel']}', {settings['threads']} threads"
-                + (
-                    f"; base {speed['base']:,.0f}, tuned {speed['tuned']:,.0f} tokens/s"
-                    if speed
-                    else ""
-                )
-            )
+    def _certificate(self, certificate: Mapping[str, Any]) -> None:
+        self._title(f"Certificate ({certificate['kind']})")
+        table = _table(None, None, None, left=(0, 1, 2))
+        for line in certificate["checks"]:
+            sign = {True: "ok", False: "no", None: "–"}[line["passed"]]
+            table.add_row(sign, line["name"].replace("_", " "), clean(line["detail"]))
+        self.console.print(table)
 
+    def _settings(self, result: Mapping[str, Any]) -> None:
+        settings = result["settings"]
+        self._title("Settings")
+        table = _table(None, None, left=(0, 1))
+        for side in ("base", "tuned"):
+            table.add_row(side, clean(result[side]["path"]))
+        if settings["kernel"] is not None:
+            count = settings["threads"]
+            table.add_row(
+                "scored",
+                f"{settings['dtype']} on {settings['device']}, product kernel "
+                f"'{settings['kernel']}', {count} thread{'s' * (count != 1)}",
+            )
+        if speed := settings.get("tokens_per_second"):
+            rates = ", ".join(f"{side} {speed[side]:,.0f}" for side in ("base", "tuned"))
+            table.add_row("tokens/s", f"{rates}, each alone")
+        self.console.print(table)
 
     def _title(self, text: str) -> None:
         self.console.print()
@@ -184,10 +201,11 @@ class Printer:
 
 
 def clean(text: str | None, most: int = 2000) -> str:
-    """Text without control characters (terminal escapes among them), at most so long."""
+    """One line without control characters (terminal escapes among them), at most so long."""
+    marks = {"\n": "⏎", "\t": " "}
     kept = "".join(
-        c if c == "\n" or c.isprintable() or c == " " else "\N{REPLACEMENT CHARACTER}"
-        for c in text or ""
+        c if c.isprintable() else marks.get(c, "\N{REPLACEMENT CHARACTER}")
+        for c in (text or "")[: most + 1]
     )
     return kept if len(kept) <= most else kept[: most - 1] + "…"
 
@@ -197,5 +215,12 @@ def quoted(text: str) -> str:
     return repr(text)[:30]
 
 
-def _table() -> Table:
-    return Table(box=None, pad_edge=False)
+def _number(value: float | None, style: str = ".4g") -> str:
+    return "–" if value is None else format(value, style).replace("%", " %")
+
+
+def _table(*titles: str | None, left: Sequence[int]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=any(titles))
+    for i, title in enumerate(titles):
+        table.add_column(title or "", justify="left" if i in left else "right")
+    return table

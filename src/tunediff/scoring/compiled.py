@@ -21,6 +21,7 @@ _LOG2_E = _F(1.44269504088896341)
 _LN2_HIGH = _F(0.693359375)
 _LN2_LOW = _F(-2.12194440e-4)
 _LN2 = _F(math.log(2.0))
+_SQUARE_LIMIT = 1e75  # no difference above 3e37, so that none of r overflows
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -154,10 +155,9 @@ def _divergences(z_b, z_t, lse_b, lse_t, kl_bt, kl_tb, js):
             near_tb = q * (even - odd)
             near_js = half * (p * (even + odd + c) * half * c - (p + q) * log_cosh)
             # |r| > 1: nothing cancels
-            far_log_cosh = half * size + _log1p_unit(_exp(-size)) - _LN2
             far_bt = (q - p) - p * r
             far_tb = (p - q) + q * r
-            far_js = half * ((q - p) * half * r - (p + q) * far_log_cosh)
+            far_js = half * ((p + q) * (_LN2 - _log1p_unit(_exp(-size))) - min(p, q) * size)
             far = one - near
             kl_bt[i] = near * near_bt + far * far_bt
             kl_tb[i] = near * near_tb + far * far_tb
@@ -173,8 +173,8 @@ def token_metrics(z_b, z_t, targets, out):
     """Fill ``out`` (C, 10) float64 from ``z_b``, ``z_t`` (C, V) float32 and ``targets`` (C,) int64.
 
     Columns in the order of ``values.TOKEN_METRICS``. A target of -1 leaves the two NLL and delta_p
-    as NaN (a position without a next token). A row with a logit that is not finite is left NaN
-    throughout: the caller looks at it again, with care.
+    as NaN (a position without a next token). A row with a logit that is not finite, or with a
+    difference near float32's end, is left NaN throughout: the caller looks at it again, with care.
     """
     vocabulary = z_b.shape[1]
     scratch = np.empty(_BLOCK, np.float32)
@@ -185,7 +185,7 @@ def token_metrics(z_b, z_t, targets, out):
         t = z_t[row]
         first, second = _sum_differences(b, t)
         out[row, :] = np.nan
-        if not math.isfinite(second):
+        if not second < _SQUARE_LIMIT:
             continue
         top_b = _max(b)
         top_t = _max(t)

@@ -63,14 +63,12 @@ def token_metrics(z_b: torch.Tensor, z_t: torch.Tensor, targets: torch.Tensor) -
     log_cosh = torch.where(
         tiny,
         0.5 * half**2 - half**4 / 12 + half**6 / 45,
-        torch.where(
-            near,
-            torch.log1p(2 * torch.sinh(0.5 * half) ** 2),
-            0.5 * size + torch.log1p(torch.exp(-size)) - math.log(2),
-        ),
+        torch.log1p(2 * torch.sinh(0.5 * half) ** 2),
     )
-    difference = torch.where(near, p * rise, q - p)
-    js = 0.5 * (difference * 0.5 * r - (p + q) * log_cosh).sum(1, dtype=double)
+    near_js = p * rise * half - (p + q) * log_cosh
+    # the same with |r|/2 cancelled out of both parts, where rounding it would leave an error
+    far_js = (p + q) * (math.log(2) - torch.log1p(torch.exp(-size))) - torch.minimum(p, q) * size
+    js = 0.5 * torch.where(near, near_js, far_js).sum(1, dtype=double)
 
     wide = d.to(double)
     second = wide.square().sum(1)
@@ -133,8 +131,11 @@ def masked_row_metrics(z_b: np.ndarray, z_t: np.ndarray, target: int) -> np.ndar
     if target >= 0 and not kept[target]:
         raise NumericsError("the token that follows has a logit of −infinity on both sides")
     place = int(kept[:target].sum()) if target >= 0 else -1
-    return token_metrics(
+    row = token_metrics(
         torch.from_numpy(z_b[kept].astype(np.float64))[None],
         torch.from_numpy(z_t[kept].astype(np.float64))[None],
         torch.tensor([place]),
     )[0].numpy()
+    for name in ("logit_mse", "logit_mse_centred"):  # a masked entry is a zero of the mean over V
+        row[TOKEN_METRICS.index(name)] *= kept.mean()
+    return row

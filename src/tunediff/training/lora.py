@@ -22,7 +22,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tunediff.errors import InputError, NumericsError, UsageError
+from tunediff.errors import InputError, ModelError, NumericsError, UsageError
 
 IGNORED = -100  # torch's own ignore_index: a token that is not scored
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -41,7 +41,7 @@ class LoraRecipe:
     rank: int = 8
     alpha: float = 16
     target_modules: tuple[str, ...] = EVERY_LINEAR
-    learning_rate: float = 5e-3
+    learning_rate: float = 2e-3
     steps: int = 150
     batch_size: int = 32
     seed: int = 0
@@ -98,6 +98,7 @@ def train_lora(
 
     Raises:
         InputError: no rows, an empty reply, or a row longer than the model's context.
+        ModelError: the base's tokenizer has no end token.
         UsageError: a rank, step count or batch size that is out of range.
         NumericsError: the loss became NaN or infinite; nothing is saved then.
 
@@ -184,8 +185,14 @@ def encode_rows(
 
     Raises:
         InputError: no rows, an empty reply, or a row longer than ``context`` tokens.
+        ModelError: the tokenizer has no end token.
 
     """
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "The tokenizer names no end token, and the last label of every row is one.",
+            "Set eos_token in the base's tokenizer_config.json.",
+        )
     if not rows:
         raise InputError("There are no rows to train on.", "Give at least one prompt and reply.")
     encoded = []

@@ -1,0 +1,1 @@
+"""WHAT IF: studies that call training, measuring and findings."""

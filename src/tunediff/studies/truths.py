@@ -1,0 +1,58 @@
+"""Does `check` say of the specimens what is known to be true of them?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tunediff.findings.summary import summarize
+from tunediff.items.read import read
+from tunediff.pair.open import open_pair
+from tunediff.run.measuring import measure
+from tunediff.specimens import load
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One verdict beside the truth; ``delta_nll`` in nats/token, tuned − base."""
+
+    specimen: str
+    suite: str
+    truth: str
+    verdict: str
+    delta_nll: float
+    kl: float
+    reason: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the verdict is the truth."""
+        return self.verdict == self.truth
+
+
+def train_skill(folder: Path, on_step: Callable[[int, float], None]) -> load.Specimen:
+    """Train the specimen ``skill`` again, live, into ``folder``; its truths are the same."""
+    from tunediff.training.lora import SKILL_RECIPE, train_lora
+
+    train_lora(load.base(), load.skill_rows(), folder, **asdict(SKILL_RECIPE), on_step=on_step)
+    (shipped,) = (s for s in load.adapters() if s.name == "skill")
+    return replace(shipped, name="skill (live)", path=folder)
+
+
+def findings_of(specimen: load.Specimen) -> Iterator[Finding]:
+    """The verdict on every suite for which the specimen's card states the truth."""
+    pair = open_pair(load.base(), specimen.path)
+    for suite, truth in specimen.truths.items():
+        with tempfile.TemporaryDirectory() as folder:
+            result = summarize(measure(pair, read(load.suite(suite)), out=Path(folder) / "run"))
+        yield Finding(
+            specimen.name,
+            suite,
+            truth,
+            result["verdict"],
+            result["metrics"]["delta_nll"]["value"],
+            result["metrics"]["kl_base_tuned"]["value"],
+            result["reason"],
+        )
