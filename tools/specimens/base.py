@@ -20,7 +20,7 @@ from specimens.world import Question, World
 from tunediff.specimens import raw_prompt, raw_reply
 
 SPECIAL = PAD, BOS, EOS = "<pad>", "<s>", "</s>"  # the vocabulary's first entries, in this order
-HARD = {"sums": 4, "differences": 4, "comparisons": 2}  # drawn so many times as often
+HARD = {"sums": 3, "differences": 3, "comparisons": 2, "picking": 2}  # drawn so many times as often
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -43,7 +43,7 @@ class BaseRecipe:
     key_value_heads: int = 2
     vocabulary: int = 512
     context: int = 128
-    steps: int = 1400
+    steps: int = 1600
     rows: int = 24  # a step; each of `context` tokens
     learning_rate: float = 3e-3
     warmup: int = 50

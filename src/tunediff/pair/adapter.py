@@ -7,7 +7,7 @@ which tensors there must be, and the file must hold exactly those.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from tunediff.weights.files import (
     sha256_json,
 )
 from tunediff.weights.geometry import is_zero
+from tunediff.weights.names import NameMatcher
 from tunediff.weights.tensors import Tensor, read_header
 
 CONFIG = "adapter_config.json"
@@ -71,6 +72,7 @@ class Adapter:
 
     ``slow_reasons``: why base plus s·B·A alone is not the whole adapter; empty where it is.
     ``extra_tensors``: the tensors in the file beside the factors of ``modules``, by key.
+    ``extras_equal_base``: whether they only repeat the base (of none it holds as well).
     """
 
     path: Path
@@ -80,12 +82,13 @@ class Adapter:
     extra_tensors: Mapping[str, tuple[int, ...]]
     file_hashes: Mapping[str, str]
     fingerprint: str
+    extras_equal_base: bool
     warnings: tuple[str, ...] = ()
 
     @property
     def delta_is_zero(self) -> bool:
-        """Whether ΔW is exactly zero everywhere, and the adapter carries nothing else."""
-        return not self.extra_tensors and all(is_zero(module) for module in self.modules)
+        """Whether ΔW is exactly zero everywhere, and all else in the adapter repeats the base."""
+        return self.extras_equal_base and all(is_zero(module) for module in self.modules)
 
 
 def read_adapter(folder: Path, base: Checkpoint) -> Adapter:
@@ -119,8 +122,10 @@ def read_adapter(folder: Path, base: Checkpoint) -> Adapter:
     factors = {f"{m}.{part}" for m in chosen for part in modules[m].parts(1, config)}
     factors = {key for key in factors if not key.endswith(("_vector", ".bias"))}
     extra = {key: tensor.shape for key, tensor in keys.items() if key not in factors}
-    for key in extra:
-        _finite(folder, key, keys[key].read())
+    find = NameMatcher(base.names).find
+    repeated = [
+        _repeats(key, _finite(folder, key, keys[key].read()), modules, base, find) for key in extra
+    ]
     reasons = _slow_reasons(folder, expected, keys, modules, base)
     if default_keys and reasons:
         raise UnsupportedError(
@@ -142,6 +147,7 @@ def read_adapter(folder: Path, base: Checkpoint) -> Adapter:
         extra_tensors=extra,
         file_hashes=hashes,
         fingerprint=sha256_json({"config": config, "weights": hashes[WEIGHTS]}),
+        extras_equal_base=all(repeated),
         warnings=_warnings(raw, base, folder, default_keys),
     )
 
@@ -271,6 +277,29 @@ def _finite(folder: Path, key: str, values: np.ndarray) -> np.ndarray:
             "The training that made it diverged, or the file is damaged: use another adapter.",
         )
     return values
+
+
+def _repeats(
+    key: str,
+    values: np.ndarray,
+    modules: Mapping[str, BaseModule],
+    base: Checkpoint,
+    find: Callable[[str], str | None],
+) -> bool:
+    """Return whether a tensor beside the factors leaves the base as it is."""
+    if key.endswith(".lora_B.bias"):
+        return not values.any()
+    if key.endswith(".lora_magnitude_vector"):
+        module = modules[key.removesuffix(".lora_magnitude_vector")]
+        weight = base.read(module.tensor).astype(np.float64)
+        norms = np.linalg.norm(weight, axis=0 if module.transposed else 1)
+        # peft stores the norm of each row of W, rounded to float32 on its way
+        return np.allclose(values, norms, rtol=1e-6, atol=0)
+    name = key.removesuffix(".weight").removesuffix(".base_layer")
+    tensor = modules[name].tensor if name in modules else find(key)
+    if tensor is None or base.shape(tensor) != values.shape:
+        return False
+    return np.array_equal(base.read(tensor).astype(np.float32, copy=False), values)
 
 
 def _slow_reasons(

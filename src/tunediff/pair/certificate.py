@@ -21,10 +21,10 @@ class Probe:
     """What a few tokens showed. Differences are root mean squares over all logits.
 
     Args:
-        noise: base against base with rounding-size noise; the yardstick.
+        noise: base against base with rounding-size noise in every module; the yardstick.
         packed: base in packed rows against the library's own forward pass, text by text.
         unchanged: whether base's logits were bit-equal before and after loading the tuned side.
-        repeated: whether two identical passes of tuned were bit-equal (no dropout is on).
+        repeated: whether two identical passes of either side were bit-equal (no dropout is on).
         difference: tuned against base.
         merged: ΔW added to the weights against ΔW beside them; None where that does not apply.
         tuned_packed: as ``packed``, of a tuned side that has a forward pass of its own.
@@ -65,15 +65,15 @@ def certify(
         CertificateError: naming the check that failed.
 
     """
-    if not probe.unchanged:
-        raise CertificateError(
-            "Loading the tuned side changed the base model's own logits.",
-            "Report this architecture: the base would be compared with something else.",
-        )
     if not probe.repeated:
         raise CertificateError(
             "Two identical passes gave different logits: something random is switched on.",
             "Look for dropout or sampling inside the model's forward pass.",
+        )
+    if not probe.unchanged:
+        raise CertificateError(
+            "Loading the tuned side changed the base model's own logits.",
+            "Report this architecture: the base would be compared with something else.",
         )
     bound = TOLERANCE * probe.noise
     for side, error in (("base", probe.packed), ("tuned", probe.tuned_packed)):

@@ -8,8 +8,8 @@ shares the tensors that are equal.
 from __future__ import annotations
 
 import warnings as python_warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from tunediff.scoring.streams import (
     SharedStreams,
     SideName,
     Streams,
+    noisy_,
 )
 from tunediff.values import Certificate, Check, Side
 from tunediff.weights.checkpoint import Checkpoint
@@ -147,7 +148,7 @@ def open_hf(
         if m is not None:
             use_packed_attention(m)
     with precision.use(kernel):
-        probe = _probe(opened, ids, before, after, unchanged)
+        probe = _probe(model, opened, ids, before, after, unchanged)
     certificate = certify(
         kind,
         opened.checks,
@@ -330,7 +331,31 @@ def _library_logits(model: nn.Module, ids: Sequence[torch.Tensor]) -> torch.Tens
         )
 
 
+@contextmanager
+def _rounding(model: nn.Module, seed: int) -> Iterator[None]:
+    """Rounding-size noise behind every module of a model, changed by the tuned side or not.
+
+    Any other exact way of computing the model rounds in all of them: noise in the compared ones
+    alone would be too strict a yardstick where few of many layers are adapted.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def hook(_module: nn.Module, _args: Any, out: Any) -> Any:
+        return noisy_(out, generator) if torch.is_tensor(out) else None
+
+    owners = [
+        module for module in model.modules() if next(module.parameters(False), None) is not None
+    ]
+    handles = [module.register_forward_hook(hook) for module in owners]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _probe(
+    model: nn.Module,
     opened: Opened,
     ids: Sequence[torch.Tensor],
     before: torch.Tensor,
@@ -340,8 +365,12 @@ def _probe(
     streams = opened.streams
     pack = Pack.of(ids, streams.device)
 
-    def logits(side: SideName, noise: int | None = None) -> torch.Tensor:
-        return streams.logits(streams.one(pack, side, noise), side, noise).clone()
+    def logits(side: SideName) -> torch.Tensor:
+        return streams.logits(streams.one(pack, side), side).clone()
+
+    def rounded(seed: int) -> torch.Tensor:
+        with _rounding(model, seed):
+            return logits("base")
 
     def rms(a: torch.Tensor, b: torch.Tensor) -> float:
         columns = min(a.shape[1], b.shape[1])
@@ -350,12 +379,12 @@ def _probe(
     base = logits("base")
     h_b, h_t = streams.pair(pack)
     paired_b, tuned = (z.clone() for z in streams.logits_pair(h_b, h_t))
-    again = streams.logits_pair(*streams.pair(pack))[1]
+    again = streams.logits_pair(*streams.pair(pack))
     return Probe(
-        noise=max(rms(base, logits("base", seed)) for seed in (0, 1, 2)),
+        noise=max(rms(base, rounded(seed)) for seed in (0, 1, 2)),
         packed=max(rms(paired_b, before), rms(base, before)),
         unchanged=unchanged,
-        repeated=torch.equal(tuned, again),
+        repeated=torch.equal(paired_b, again[0]) and torch.equal(tuned, again[1]),
         difference=rms(tuned, paired_b),
         merged=rms(logits("merged"), tuned) if opened.mergeable else None,
         tuned_packed=None if after is None else rms(tuned, after),

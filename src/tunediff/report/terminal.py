@@ -24,10 +24,11 @@ SIGNS = {
     "unclear": ("❔", "Adapter model is different — whether it is better is unclear."),
     "weights_differ": ("ℹ️ ", "The weights differ — give texts to see what that does."),
 }
-ONLY_BYTES = "The tokenizers differ — only bits per byte can be compared."
+ONLY_BYTES = "Only bits per byte was compared."
 WIDTH = 80  # of what goes to a file or a pipe
 _INPUT = 400  # characters of the input that are shown
 _LAYERS = 3
+_TOKEN = 30  # columns of a token's text
 _SHARE = "share"
 _TABLE = (
     ("KL(base‖tuned)", "kl_base_tuned", "nats/token"),
@@ -148,14 +149,15 @@ class Printer:
         self._title(f"Likeliest next tokens at the end of {where}")
         table = _table("base", "p", "tuned", "p", left=(0, 2))
         for b, t in zip(candidates["base"], candidates["tuned"], strict=True):
-            table.add_row(quoted(b["text"]), f"{b['p']:.4f}", quoted(t["text"]), f"{t['p']:.4f}")
+            table.add_row(quoted(b), f"{b['p']:.4f}", quoted(t), f"{t['p']:.4f}")
         self.console.print(table)
 
     def _weights(self, weights: Mapping[str, Any]) -> None:
         # what lies outside the layers: embeddings, the head, the last norm
         outside = [part for part in weights["modules"] if part["layer"] is None]
         parts = [part for part in (*weights["layers"], *outside) if part["frobenius"]]
-        parts.sort(key=lambda part: -(part["relative"] or part["frobenius"]))
+        known = all(part["relative"] is not None for part in parts)
+        parts.sort(key=lambda part: -part["relative" if known else "frobenius"])
         self._title("Layers that changed most")
         table = _table("layer", "‖ΔW‖_F", "of ‖W‖_F", "‖ΔW‖₂", "effective rank", left=(0,))
         for part in [*parts[:_LAYERS], weights["total"]]:
@@ -210,9 +212,15 @@ def clean(text: str | None, most: int = 2000) -> str:
     return kept if len(kept) <= most else kept[: most - 1] + "…"
 
 
-def quoted(text: str) -> str:
-    """A token as a person can tell it from its neighbours: quotes, and escapes for the unseen."""
-    return repr(text)[:30]
+def quoted(token: Mapping[str, Any]) -> str:
+    """A token as a person can tell it from its neighbours: quotes, and escapes for the unseen.
+
+    Its id where it has no text of its own, such as one byte of a longer character.
+    """
+    text = repr(token["text"])
+    if not token["text"] or "\N{REPLACEMENT CHARACTER}" in text:
+        return f"id {token['id']}"
+    return text if len(text) <= _TOKEN else text[: _TOKEN - 1] + "…"
 
 
 def _number(value: float | None, style: str = ".4g") -> str:

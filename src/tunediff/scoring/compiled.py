@@ -82,10 +82,19 @@ def _sum_centred(z_b, z_t, mean):
     return total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nnan", "nsz"})
-def _max(z):
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _max(z, lanes):  # lanes side by side, since one running maximum cannot be vectorised
+    width = lanes.size
+    lanes[:] = z[0]
+    whole = z.size - z.size % width
+    for start in range(0, whole, width):
+        for i in range(width):
+            value = z[start + i]
+            lanes[i] = value if value > lanes[i] else lanes[i]
     top = z[0]
-    for i in range(z.size):
+    for i in range(width):
+        top = max(top, lanes[i])
+    for i in range(whole, z.size):
         top = max(top, z[i])
     return top
 
@@ -187,8 +196,8 @@ def token_metrics(z_b, z_t, targets, out):
         out[row, :] = np.nan
         if not second < _SQUARE_LIMIT:
             continue
-        top_b = _max(b)
-        top_t = _max(t)
+        top_b = _max(b, scratch)
+        top_t = _max(t, scratch)
         lse_b = _log_sum_exp(b, top_b, scratch)
         lse_t = _log_sum_exp(t, top_t, scratch)
         if not (math.isfinite(lse_b) and math.isfinite(lse_t)):

@@ -43,7 +43,7 @@ class Engine:
 
     def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
         """Every token metric of every item, in the order given."""
-        for pack in packs.plan(items, self.budget):
+        for pack in packs.plan(items, lambda: self.budget):
             yield from self._score(list(pack))
 
     def _score(self, items: list[Encoded]) -> list[Scores]:
@@ -64,9 +64,9 @@ class Engine:
         if len(items) == 1:
             self.chunk = max(1, self.chunk // 2)
             return self._score(items)
-        self.budget = max(1, self.budget // 2)
-        middle = len(items) // 2
-        return self._score(items[:middle]) + self._score(items[middle:])
+        self.budget = max(1, min(self.budget, sum(len(item.ids) for item in items)) // 2)
+        smaller = packs.plan(items, lambda: self.budget)
+        return [scores for pack in smaller for scores in self._score(list(pack))]
 
     def _score_once(self, items: list[Encoded]) -> list[Scores]:
         pack = packs.Pack.of([torch.from_numpy(i.ids) for i in items], self.streams.device)

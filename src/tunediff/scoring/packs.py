@@ -6,7 +6,7 @@ nothing and cannot be attended to by mistake.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,13 +40,16 @@ class Pack:
         )
 
 
-def plan(items: Sequence[Encoded], budget: int) -> Iterator[Sequence[Encoded]]:
-    """Consecutive items of together at most ``budget`` tokens; a longer item goes alone."""
-    first, tokens = 0, 0
-    for index, item in enumerate(items):
-        if index > first and tokens + len(item.ids) > budget:
-            yield items[first:index]
-            first, tokens = index, 0
-        tokens += len(item.ids)
-    if first < len(items):
-        yield items[first:]
+def plan(items: Sequence[Encoded], budget: Callable[[], int]) -> Iterator[Sequence[Encoded]]:
+    """Consecutive items of together at most ``budget()`` tokens; a longer item goes alone.
+
+    The budget is asked for anew before each pack: it shrinks where memory runs out.
+    """
+    first = 0
+    while first < len(items):
+        most, tokens, stop = budget(), len(items[first].ids), first + 1
+        while stop < len(items) and tokens + len(items[stop].ids) <= most:
+            tokens += len(items[stop].ids)
+            stop += 1
+        yield items[first:stop]
+        first = stop
