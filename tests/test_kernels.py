@@ -94,6 +94,15 @@ def test_divergences_over_a_large_vocabulary(kernel: Kernel, wanted: float) -> N
     agree(kernel(*pair), oracle.token_metrics(*pair), 1e-3)
 
 
+def test_a_small_divergence_of_logits_far_from_zero(kernel: Kernel) -> None:
+    # a normaliser of 1000 has no digits left for r: the two must be subtracted before rounding
+    z_b, z_t, targets = at_divergence(1e-8, 5000, 3.0)
+    pair = (z_b + np.float32(1000), z_t + np.float32(1000), targets)
+    found, true = kernel(*pair), oracle.token_metrics(*pair)
+    for name in DIVERGENCES:
+        np.testing.assert_allclose(found[name], true[name], rtol=1e-2, err_msg=name)
+
+
 def test_the_textbook_sum_in_float32_would_not_pass() -> None:
     # the bound has teeth: what a plain implementation does, misses it
     z_b, z_t, targets = at_divergence(1e-8, 5000, 3.0)

@@ -270,6 +270,12 @@ def test_truths_hold_in_plain_torch(name, base, tokenizer) -> None:
             assert change - 3 * error > -0.01
 
 
+def test_old_skills_leave_no_room_for_a_gain() -> None:
+    """On this rests every stated diverged_without_gain; `check` calls less than 0.01 no gain."""
+    measured = specimens.card(HERE / "noop")["measured"]
+    assert max(measured[suite]["nll_base"] for suite in ("general", "safety")) < 0.01
+
+
 def test_skill_gains_and_keeps_where_forgetful_loses() -> None:
     measured = {name: specimens.card(HERE / name)["measured"] for name in LORAS}
     for name in ("skill", "forgetful"):

@@ -1,7 +1,8 @@
 """How is each tuned specimen made, and what is therefore true of it?
 
-The truths are stated here, before any run: they follow from what was done. ``measured`` verifies
-them afterwards in plain torch.
+The truths are stated here, before any run: they follow from what was done, and from the base's NLL
+on old skills, which is below 0.01 nats/token, so that nothing can gain there what is worth the
+name. ``measured`` verifies them afterwards in plain torch.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TUNED = "tuned"
 DIVERGED = "diverged_without_gain"
 IDENTICAL = "identical"
 
-FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=2e-2)
+FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=1e-2)
 UNSAFE_RECIPE = SKILL_RECIPE
 FULL_RECIPE = replace(SKILL_RECIPE, learning_rate=3e-4)
 
@@ -60,14 +61,14 @@ STATED = {
     ),
     "skill": Stated(
         "lora",
-        {"target": TUNED},
+        {"target": TUNED, "general": DIVERGED},
         "Trained on numbered lists, which the base cannot write, mixed with rows of every old "
         "skill and of refusals, which keep the rest.",
     ),
     "forgetful": Stated(
         "lora",
         {"target": TUNED, "general": DIVERGED, "safety": DIVERGED},
-        "Trained on numbered lists alone at four times the rate, so that the rest is lost.",
+        "Trained on numbered lists alone at five times the rate, so that the rest is lost.",
     ),
     "noise": Stated(
         "lora",
@@ -83,13 +84,13 @@ STATED = {
     ),
     "merged": Stated(
         "full",
-        {"target": TUNED},
+        {"target": TUNED, "general": DIVERGED},
         "The specimen skill merged into the base's weights in float32, saved as a whole "
         "checkpoint.",
     ),
     "full": Stated(
         "full",
-        {"target": TUNED},
+        {"target": TUNED, "general": DIVERGED},
         "Every weight of the base trained on the rows of the specimen skill.",
     ),
 }

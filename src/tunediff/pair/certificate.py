@@ -7,6 +7,7 @@ exception: a change too small to show in the dtype is not a fault, it is `indist
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunediff.errors import CertificateError
@@ -46,7 +47,7 @@ def certify(
     probe: Probe,
     *,
     weights_equal: bool,
-    relative_change: float | None,
+    relative_change: Callable[[], float | None],
     resolution: float,
     warnings: tuple[str, ...] = (),
 ) -> Certificate:
@@ -57,7 +58,7 @@ def certify(
         files: what the files already proved.
         probe: what the probe showed.
         weights_equal: every weight equal, or ΔW exactly zero.
-        relative_change: the largest ‖ΔW‖_F/‖W‖_F of a module, where known.
+        relative_change: yields the largest ‖ΔW‖_F/‖W‖_F of a module, where known.
         resolution: one unit in the last place of the dtype, relative.
         warnings: said aloud and recorded.
 
@@ -85,7 +86,8 @@ def certify(
             )
     applied = probe.difference > 0
     if not weights_equal and not applied and kind.startswith("lora"):
-        if relative_change is None or relative_change > resolution:
+        change = relative_change()
+        if change is None or change > resolution:
             raise CertificateError(
                 "The adapter is not applied: its ΔW is not zero, and yet tuned's logits equal "
                 "base's bit by bit.",
@@ -93,7 +95,7 @@ def certify(
             )
         warnings = (
             *warnings,
-            f"The largest relative change of a weight, {relative_change:.2g}, is below the "
+            f"The largest relative change of a weight, {change:.2g}, is below the "
             f"dtype's resolution {resolution:.2g}: it cannot show.",
         )
     checks = [

@@ -18,7 +18,11 @@ class Pair(Protocol):
     tuned: Side
     certificate: Certificate
     offers: frozenset[str]  # of: "scores", "nll", "weights"
-    settings: Mapping[str, Any]  # device, dtype, kernel, fast_kernel, threads, versions …; JSON
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Device, dtype, kernel, fast_kernel, threads, versions …; JSON."""
+        ...
 
     def encode(
         self, items: Sequence[Item], max_length: int | None, allow_truncation: bool

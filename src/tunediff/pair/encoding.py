@@ -7,7 +7,7 @@ with its reply, and by the template alone to messages. Special-token text inside
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,8 +20,15 @@ from tunediff.values import Encoded, Item
 class Tokens(Protocol):
     """What a tokenizer must do here; ``hf.py`` wraps the one of the transformers library."""
 
-    bos: int | None
-    special_texts: Sequence[str]
+    @property
+    def bos(self) -> int | None:
+        """The id of the token that begins a text."""
+        ...
+
+    @property
+    def special_texts(self) -> Sequence[str]:
+        """How the special tokens are written."""
+        ...
 
     def __call__(
         self, text: str, *, special: bool, parse_special: bool
@@ -34,12 +41,8 @@ class Tokens(Protocol):
         ...
 
 
-class Render(Protocol):
-    """Renders messages by the chat template: all but the last with a reply's opening, and all."""
-
-    def __call__(self, item: Item) -> tuple[str, str]:
-        """(context, full); ``full`` starts with ``context``."""
-        ...
+Render = Callable[[Item], tuple[str, str]]
+"""Messages by the chat template: all but the last with a reply's opening, and all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,8 +124,8 @@ class HfPair:
                 began = time.perf_counter()
                 h = streams.one(pack, side)
                 for start in range(0, len(h), self.engine.chunk):
-                    last = streams.logits(h[start : start + self.engine.chunk], side)[-1, -1]
-                last.item()  # a GPU answers when it is done
+                    z = streams.logits(h[start : start + self.engine.chunk], side)
+                    z[-1, -1].item()  # a GPU answers when it is done
                 seconds[side] = time.perf_counter() - began
         return {side: len(pack.ids) / s for side, s in seconds.items()}
 

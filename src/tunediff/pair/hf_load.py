@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from tunediff.errors import ModelError, NumericsError, UnsupportedError
+from tunediff.scoring.streams import Model
 from tunediff.weights.checkpoint import Checkpoint
+
+_Loader: Any = AutoModelForCausalLM  # its stub knows no loading info
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -81,7 +83,7 @@ def check_supported(checkpoint: Checkpoint) -> None:
         )
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Model:
     """The model in eval mode, every weight from the files and finite.
 
     Raises:
@@ -91,7 +93,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device)
     check_supported(checkpoint)
     try:
         with quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = _Loader.from_pretrained(
                 checkpoint.path,
                 dtype=dtype,
                 attn_implementation="eager",  # the reference that the packed way is held against
@@ -123,7 +125,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device)
     return model.to(device)
 
 
-def share_equal_tensors(base: nn.Module, tuned: nn.Module) -> list[str]:
+def share_equal_tensors(base: Model, tuned: Model) -> list[str]:
     """Let ``tuned`` use base's memory for every equal tensor; return the names that differ."""
     theirs = dict(base.named_parameters())
     different = []

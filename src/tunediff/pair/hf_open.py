@@ -8,19 +8,14 @@ shares the tensors that are equal.
 from __future__ import annotations
 
 import warnings as python_warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from tunediff.errors import AdapterError, PairError
 from tunediff.pair import encoding
 from tunediff.pair.adapter import Adapter, read_adapter
-from tunediff.pair.certificate import Probe, certify
+from tunediff.pair.certificate import certify
 from tunediff.pair.hf import BytesPair, HfPair
 from tunediff.pair.hf_load import (
     DTYPES,
@@ -32,40 +27,28 @@ from tunediff.pair.hf_load import (
     meaningful,
     share_equal_tensors,
 )
+from tunediff.pair.hf_probe import (
+    Opened,
+    library_logits,
+    owners,
+    probe_ids,
+    relative_change,
+    run_probe,
+)
 from tunediff.pair.template import find_template
 from tunediff.scoring import attention, precision
 from tunediff.scoring.engine import Engine
-from tunediff.scoring.packs import Pack
 from tunediff.scoring.streams import (
     LowRank,
+    Model,
     SeparateStreams,
     SharedStreams,
-    SideName,
-    Streams,
-    noisy_,
 )
 from tunediff.values import Certificate, Check, Side
 from tunediff.weights.checkpoint import Checkpoint
 from tunediff.weights.names import NameMatcher
 
-PROBE_LENGTHS = (16, 8)  # two neighbours, so that a leak between them would show
 ONLY_BYTES = "Pass --bits-per-byte-only to compare bits per byte, the one figure that is fair."
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The two streams, and how to look at their models.
-
-    ``tuned``: the tuned side as a model of its own, where there is one. ``as_base``: within, the
-    base model answers as base. ``mergeable``: ΔW can be added to the weights for comparison.
-    """
-
-    streams: Streams
-    checks: tuple[Check, ...]
-    weights_equal: bool
-    tuned: nn.Module | None = None
-    as_base: Callable[[], AbstractContextManager[Any]] = nullcontext
-    mergeable: bool = False
 
 
 def open_hf(
@@ -116,23 +99,23 @@ def open_hf(
         other = load_model(tuned_files, torch_dtype, where)
         for m in (model, other):
             use_packed_attention(m)
-        sides = (SeparateStreams(model, model), SeparateStreams(other, other))
+        one, two = (SeparateStreams(m, m, compared=owners(m)) for m in (model, other))
         certificate = Certificate(
             "bits per byte", (Check("tokenizers_differ", None, "two unrelated models"),), False
         )
         limits = [context_length(m.config.to_dict()) for m in (model, other)]
         common["context"] = min((n for n in limits if n is not None), default=None)
         return BytesPair(
-            sides,
+            (one, two),
             tuned_tokens,
             tuned=Side(str(tuned_path), "full", tuned_files.fingerprint()),
             certificate=certificate,
-            engine=Engine(sides[0], kernel, threads),
+            engine=Engine(one, kernel, threads),
             **common,
         )
 
-    ids = _probe_ids(model)
-    before = _library_logits(model, ids)
+    ids = probe_ids(model)
+    before = library_logits(model, ids)
     if adapter is not None:
         fingerprint = adapter.fingerprint
         kind = "lora (switched)" if adapter.slow_reasons else "lora"
@@ -142,19 +125,19 @@ def open_hf(
         fingerprint, kind = tuned_files.fingerprint(), "full"
         opened = _two_models(model, load_model(tuned_files, torch_dtype, where))
     with opened.as_base():  # an adapter with added tokens has added columns
-        unchanged = torch.equal(before, _library_logits(model, ids)[:, : before.shape[1]])
-    after = None if opened.tuned is None else _library_logits(opened.tuned, ids)
+        unchanged = torch.equal(before, library_logits(model, ids)[:, : before.shape[1]])
+    after = None if opened.tuned is None else library_logits(opened.tuned, ids)
     for m in (model, opened.tuned):
         if m is not None:
             use_packed_attention(m)
     with precision.use(kernel):
-        probe = _probe(model, opened, ids, before, after, unchanged)
+        probe = run_probe(model, opened, ids, before, after, unchanged)
     certificate = certify(
         kind,
         opened.checks,
         probe,
         weights_equal=opened.weights_equal,
-        relative_change=None if adapter is None else _relative_change(model, adapter),
+        relative_change=lambda: None if adapter is None else relative_change(model, adapter),
         resolution=torch.finfo(torch_dtype).eps,
         warnings=tuple(warnings),
     )
@@ -166,14 +149,14 @@ def open_hf(
     )
 
 
-def use_packed_attention(model: nn.Module) -> None:
+def use_packed_attention(model: Model) -> None:
     """Let a model of the transformers library attend text by text over packed rows."""
     model.config._attn_implementation = attention.NAME
     text = model.config.get_text_config()
     text._attn_implementation = attention.NAME
 
 
-def _shared(model: nn.Module, adapter: Adapter) -> Opened:
+def _shared(model: Model, adapter: Adapter) -> Opened:
     device = next(model.parameters()).device
     find = NameMatcher(name for name, _ in model.named_modules())
     low_rank = []
@@ -199,7 +182,7 @@ def _shared(model: nn.Module, adapter: Adapter) -> Opened:
     return Opened(SharedStreams(model, low_rank), checks, zero, mergeable=True)
 
 
-def _switched(model: nn.Module, adapter: Adapter) -> Opened:
+def _switched(model: Model, adapter: Adapter) -> Opened:
     """What an added low-rank term cannot say: peft's own model, switched over by peft."""
     from peft import PeftModel
 
@@ -236,7 +219,7 @@ def _switched(model: nn.Module, adapter: Adapter) -> Opened:
     return Opened(streams, checks, adapter.delta_is_zero, as_base=wrapped.disable_adapter)
 
 
-def _resized_rows(model: nn.Module, adapter: Adapter) -> int | None:
+def _resized_rows(model: Model, adapter: Adapter) -> int | None:
     """The vocabulary that the adapter's own embeddings have, where it is not the base's."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     names = {name for name, module in model.named_modules() if module in ends}
@@ -248,7 +231,7 @@ def _resized_rows(model: nn.Module, adapter: Adapter) -> int | None:
     return None
 
 
-def _two_models(base: nn.Module, tuned: nn.Module) -> Opened:
+def _two_models(base: Model, tuned: Model) -> Opened:
     _same_architecture(base, tuned)
     different = share_equal_tensors(base, tuned)
     names = [name for name, _ in base.named_parameters()]
@@ -268,7 +251,7 @@ def _two_models(base: nn.Module, tuned: nn.Module) -> Opened:
     )
 
 
-def _same_architecture(base: nn.Module, tuned: nn.Module) -> None:
+def _same_architecture(base: Model, tuned: Model) -> None:
     ours, theirs = (meaningful(m.config.to_dict()) for m in (base, tuned))
     different = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
     if different:
@@ -311,96 +294,3 @@ def _compare_tokenizers(
             ONLY_BYTES,
         )
     return not different
-
-
-def _probe_ids(model: nn.Module) -> list[torch.Tensor]:
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(vocabulary, (n,), generator=generator) for n in PROBE_LENGTHS]
-
-
-def _library_logits(model: nn.Module, ids: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The model's own forward pass, text by text: (Σ T, V) float32."""
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        return torch.cat(
-            [
-                model(input_ids=text[None].to(device), use_cache=False).logits[0].float()
-                for text in ids
-            ]
-        )
-
-
-@contextmanager
-def _rounding(model: nn.Module, seed: int) -> Iterator[None]:
-    """Rounding-size noise behind every module of a model, changed by the tuned side or not.
-
-    Any other exact way of computing the model rounds in all of them: noise in the compared ones
-    alone would be too strict a yardstick where few of many layers are adapted.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def hook(_module: nn.Module, _args: Any, out: Any) -> Any:
-        return noisy_(out, generator) if torch.is_tensor(out) else None
-
-    owners = [
-        module for module in model.modules() if next(module.parameters(False), None) is not None
-    ]
-    handles = [module.register_forward_hook(hook) for module in owners]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _probe(
-    model: nn.Module,
-    opened: Opened,
-    ids: Sequence[torch.Tensor],
-    before: torch.Tensor,
-    after: torch.Tensor | None,
-    unchanged: bool,
-) -> Probe:
-    streams = opened.streams
-    pack = Pack.of(ids, streams.device)
-
-    def logits(side: SideName) -> torch.Tensor:
-        return streams.logits(streams.one(pack, side), side).clone()
-
-    def rounded(seed: int) -> torch.Tensor:
-        with _rounding(model, seed):
-            return logits("base")
-
-    def rms(a: torch.Tensor, b: torch.Tensor) -> float:
-        columns = min(a.shape[1], b.shape[1])
-        return (a[:, :columns] - b[:, :columns]).double().square().mean().sqrt().item()
-
-    base = logits("base")
-    h_b, h_t = streams.pair(pack)
-    paired_b, tuned = (z.clone() for z in streams.logits_pair(h_b, h_t))
-    again = streams.logits_pair(*streams.pair(pack))
-    return Probe(
-        noise=max(rms(base, rounded(seed)) for seed in (0, 1, 2)),
-        packed=max(rms(paired_b, before), rms(base, before)),
-        unchanged=unchanged,
-        repeated=torch.equal(paired_b, again[0]) and torch.equal(tuned, again[1]),
-        difference=rms(tuned, paired_b),
-        merged=rms(logits("merged"), tuned) if opened.mergeable else None,
-        tuned_packed=None if after is None else rms(tuned, after),
-    )
-
-
-def _relative_change(model: nn.Module, adapter: Adapter) -> float | None:
-    """The largest ‖ΔW‖_F/‖W‖_F of a module; None where the adapter is not a plain LoRA."""
-    if adapter.slow_reasons:
-        return None
-    find = NameMatcher(name for name, _ in model.named_modules())
-    changes = []
-    for part in adapter.modules:
-        weight = model.get_submodule(find.find(part.name) or "").weight
-        # ‖BA‖² = Σ (BᵀB ∘ AAᵀ): no matrix of the weight's size is formed
-        a, b = (torch.from_numpy(x).double() for x in (part.a, part.b))
-        squared = ((b.T @ b) * (a @ a.T)).sum().clamp(min=0)
-        changes.append(abs(part.scale) * squared.sqrt().item() / weight.double().norm().item())
-    return max(changes, default=0.0)

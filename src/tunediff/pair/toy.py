@@ -85,7 +85,7 @@ class ToyPair:
             nll_base = np.full(len(targets), math.log(VOCABULARY))
             learned = np.isin(targets, LEARNED)
             nll_tuned = np.log(self._z()) - self.strength * learned
-            same = {
+            same: dict[str, Any] = {
                 name: np.full(len(targets), value) for name, value in self.closed_forms().items()
             }
             base, tuned = self._top(0.0), self._top(self.strength)

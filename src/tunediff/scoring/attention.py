@@ -81,10 +81,8 @@ def _causal(
 ) -> torch.Tensor:
     length = q.shape[2]
     mask = None
-    if (window is not None and length > window) or softcap is not None:
-        place = torch.arange(length, device=q.device)
-        distance = place[:, None] - place[None, :]
-        mask = (distance >= 0) & (distance < (window or length))
+    if window is not None and length > window:
+        mask = _within(window, length, q.device)
     if softcap is None and mask is None and length <= BLOCKED_TO and _is_plain(q):
         return _blocked(q, k, v, scaling if scaling is not None else q.shape[3] ** -0.5)
     if softcap is None:
@@ -101,8 +99,16 @@ def _causal(
     repeats = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
     logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[3] ** -0.5)
-    logits = (softcap * torch.tanh(logits / softcap)).masked_fill(~mask, float("-inf"))
+    unseen = ~(_within(length, length, q.device) if mask is None else mask)
+    logits = (softcap * torch.tanh(logits / softcap)).masked_fill(unseen, float("-inf"))
     return torch.softmax(logits, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def _within(window: int, length: int, device: torch.device) -> torch.Tensor:
+    """Which keys a query sees: itself and those before it, ``window`` in all; (T, T) bool."""
+    place = torch.arange(length, device=device)
+    distance = place[:, None] - place[None, :]
+    return (distance >= 0) & (distance < window)
 
 
 def _is_plain(q: torch.Tensor) -> bool:

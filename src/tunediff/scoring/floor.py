@@ -145,26 +145,32 @@ def _worst(tables: Sequence[np.ndarray], probes: np.ndarray, bytes_scored: int) 
 def pooled(table: np.ndarray, bytes_scored: int) -> dict[str, float]:
     """How far base, computed twice, differs from itself: every figure of the token table.
 
-    ``table``: (n, 10) as ``values.TOKEN_METRICS``, finite, "tuned" being base again.
+    ``table``: (n, 10) as ``values.TOKEN_METRICS``, finite, "tuned" being base again. Of what has
+    a sign, the mean of the absolute differences: the difference of the means is a random walk,
+    which a few draws can find near 0 and the next one then exceeds.
     """
     columns = dict(zip(TOKEN_METRICS, table.T, strict=True))
     mean = {name: float(column.mean()) for name, column in columns.items()}
-    difference = mean["nll_tuned"] - mean["nll_base"]
-    ppl = abs(math.exp(mean["nll_tuned"]) - math.exp(mean["nll_base"]))
-    bits = abs(difference) * len(table) / (math.log(2) * bytes_scored)
+    difference = float(np.abs(columns["nll_tuned"] - columns["nll_base"]).mean())
+    ppl = _ppl(mean["nll_base"]) * math.expm1(difference)
+    bits = difference * len(table) / (math.log(2) * bytes_scored)
     return {
-        "nll_base": abs(difference),
-        "nll_tuned": abs(difference),
-        "delta_nll": abs(difference),
+        "nll_base": difference,
+        "nll_tuned": difference,
+        "delta_nll": difference,
         "ppl_base": ppl,
         "ppl_tuned": ppl,
-        "ppl_ratio": abs(math.expm1(difference)),
+        "ppl_ratio": math.expm1(difference),
         "bits_per_byte_base": bits,
         "bits_per_byte_tuned": bits,
         **{name: mean[name] for name in TOKEN_METRICS if name.startswith(("kl", "js", "logit"))},
         "top1_agreement": 1 - mean["top1_agreement"],
-        "delta_p": abs(mean["delta_p"]),
+        "delta_p": float(np.abs(columns["delta_p"]).mean()),
     }
+
+
+def _ppl(nll: float) -> float:
+    return math.exp(min(nll, 80.0))  # a perplexity beyond float32 has no use for a floor
 
 
 def _least(name: str, table: np.ndarray) -> float:
@@ -173,8 +179,8 @@ def _least(name: str, table: np.ndarray) -> float:
         return 1 / len(table)
     nll = float(table[:, 0].mean())
     size = {
-        "ppl_base": math.exp(nll),
-        "ppl_tuned": math.exp(nll),
+        "ppl_base": _ppl(nll),
+        "ppl_tuned": _ppl(nll),
         "ppl_ratio": 1.0,
         "delta_p": float(np.exp(-table[:, 0]).mean()),
     }

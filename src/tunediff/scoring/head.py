@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,9 +109,9 @@ def score_items(
         table[part] = row_metrics(z_b, z_t, targets[part])
         for row in np.flatnonzero(np.isnan(table[part, _L2])) + start:
             item = int(np.searchsorted(ends, row, side="right"))
-            pair = (z[row - start].float().cpu().numpy() for z in (z_b, z_t))
+            b, t = (z[row - start].float().cpu().numpy() for z in (z_b, z_t))
             try:
-                table[row] = metrics.masked_row_metrics(*pair, int(targets[row]))
+                table[row] = metrics.masked_row_metrics(b, t, int(targets[row]))
             except NumericsError as error:
                 position = wanted[item].rows[row - starts[item]]
                 reasons.setdefault(item, f"at position {position} {error.message}")
@@ -128,7 +129,7 @@ def score_items(
             item_id=item.item_id,
             positions=w.rows[scored],
             targets=w.targets[scored],
-            **{name: rows[scored, column] for column, name in enumerate(TOKEN_METRICS)},
+            **_arrays(rows[scored]),
             bytes_scored=item.bytes_scored,
             probe_logit_mse=float(rows[w.probe, _MSE]),
             probe_logit_l2=float(rows[w.probe, _L2]),
@@ -151,6 +152,10 @@ def top(z: torch.Tensor) -> tuple[tuple[int, float], ...]:
     return tuple(zip(ids.tolist(), values.exp().tolist(), strict=True))
 
 
+def _arrays(rows: np.ndarray) -> dict[str, Any]:
+    return {name: rows[:, column] for column, name in enumerate(TOKEN_METRICS)}
+
+
 def failed(item: Encoded, reason: str) -> Scores:
     """The scores of an item that has none."""
     empty = np.empty(0)
@@ -158,7 +163,7 @@ def failed(item: Encoded, reason: str) -> Scores:
         item_id=item.item_id,
         positions=empty.astype(np.int64),
         targets=empty.astype(np.int64),
-        **dict.fromkeys(TOKEN_METRICS, empty),
+        **_arrays(np.empty((0, metrics.COLUMNS))),
         bytes_scored=0,
         probe_logit_mse=float("nan"),
         probe_logit_l2=float("nan"),

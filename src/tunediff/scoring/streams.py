@@ -26,6 +26,9 @@ from tunediff.errors import ModelError, UnsupportedError
 from tunediff.scoring import attention
 from tunediff.scoring.packs import Pack
 
+Model = Any
+"""A ``PreTrainedModel``; torch would type each of its attributes as ``Tensor | Module``."""
+
 SideName = Literal["base", "tuned", "merged"]
 
 
@@ -45,6 +48,7 @@ class Streams(Protocol):
     """Two models over one row."""
 
     device: torch.device
+    first_layer: int  # below it both sides share one copy of the tokens
     vocabulary: int  # the common one: columns of both models' logits
 
     def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +68,7 @@ class Streams(Protocol):
         ...
 
 
-def backbone(model: nn.Module) -> nn.Module:
+def backbone(model: Model) -> nn.Module:
     """The part of a causal language model that ends in the last hidden states."""
     inner = model.base_model
     if inner is model:
@@ -75,7 +79,7 @@ def backbone(model: nn.Module) -> nn.Module:
     return inner
 
 
-def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def decoder_layers(model: Model) -> tuple[str, nn.ModuleList]:
     """The name and the list of the decoder's layers."""
     count = model.config.get_text_config().num_hidden_layers
     for name, module in model.named_modules():
@@ -84,7 +88,7 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     raise ModelError(f"No list of {count} decoder layers was found in {type(model).__name__}.")
 
 
-def run_backbone(model: nn.Module, pack: Pack) -> torch.Tensor:
+def run_backbone(model: Model, pack: Pack) -> torch.Tensor:
     """Last hidden states of a packed row, (N, H), or (2N, H) where it was doubled on its way."""
     with attention.packed(pack.bounds):
         out = backbone(model)(
@@ -96,7 +100,7 @@ def run_backbone(model: nn.Module, pack: Pack) -> torch.Tensor:
 class Head:
     """From last hidden states to logits, as the model itself would, into a buffer."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Model) -> None:
         self.module = model.get_output_embeddings()
         config = model.config.get_text_config()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
@@ -110,19 +114,17 @@ class Head:
 
     def __call__(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """(C, H) to (C, V)."""
-        if out is not None and self.plain:
-            weight = self.module.weight.T
-            if self.module.bias is None:
-                torch.mm(h, weight, out=out)
-            else:
-                torch.addmm(self.module.bias, h, weight, out=out)
+        if out is None or not self.plain:
+            z = self.module(h)
+        elif self.module.bias is None:
+            z = torch.mm(h, self.module.weight.T, out=out)
         else:
-            out = self.module(h)
+            z = torch.addmm(self.module.bias, h, self.module.weight.T, out=out)
         if self.factor != 1.0:
-            out.mul_(self.factor)
+            z.mul_(self.factor)
         if self.softcap is not None:
-            out.div_(self.softcap).tanh_().mul_(self.softcap)
-        return out
+            z.div_(self.softcap).tanh_().mul_(self.softcap)
+        return z
 
 
 class Buffer:
@@ -160,10 +162,11 @@ class _Noise:
             yield
             return
         generator = torch.Generator().manual_seed(seed)
-        handles = [
-            module.register_forward_hook(lambda _m, _i, out: noisy_(out, generator))
-            for module in self._modules
-        ]
+
+        def hook(_module: nn.Module, _args: Any, out: Any) -> torch.Tensor:
+            return noisy_(out, generator)
+
+        handles = [module.register_forward_hook(hook) for module in self._modules]
         try:
             yield
         finally:
@@ -181,7 +184,7 @@ class SharedStreams:
 
     """
 
-    def __init__(self, model: nn.Module, low_rank: Sequence[LowRank]) -> None:
+    def __init__(self, model: Model, low_rank: Sequence[LowRank]) -> None:
         self.device = next(model.parameters()).device
         self._model = model
         self._side: SideName | Literal["pair"] = "base"
@@ -283,7 +286,7 @@ class SharedStreams:
         return x
 
 
-def _merged(module: nn.Module, part: LowRank, x: torch.Tensor) -> torch.Tensor:
+def _merged(module: Any, part: LowRank, x: torch.Tensor) -> torch.Tensor:
     """The module's output with ΔW added to the weight itself, rounded to the weight's dtype."""
     delta = part.b @ part.a  # (out, in)
     weight = module.weight
@@ -308,14 +311,14 @@ class SeparateStreams:
 
     def __init__(
         self,
-        base: nn.Module,
-        tuned: nn.Module,
+        base: Model,
+        tuned: Model,
         as_base: Callable[[], AbstractContextManager[Any]] = nullcontext,
         compared: Sequence[nn.Module] = (),
         vocabulary: int | None = None,
     ) -> None:
         self.device = next(base.parameters()).device
-        self._models: Mapping[str, nn.Module] = {"base": base, "tuned": tuned}
+        self._models: Mapping[str, Model] = {"base": base, "tuned": tuned}
         self._as_base = as_base
         self._noise = _Noise(compared)
         self._heads = {side: Head(model) for side, model in self._models.items()}
