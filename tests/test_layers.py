@@ -33,7 +33,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "findings": NUMBERS | {"items", "measures", "run"},  # knows numbers, not models
     "report": NUMBERS | {"run", "findings"},
     "rating": NUMBERS | {"run", "findings"},
-    "studies": BELOW_RUN | {"run", "training", "findings"},
+    "studies": BELOW_RUN | {"run", "training", "findings", "specimens"},
 }
 MAY_KNOW["cli"] = set(MAY_KNOW) | {"specimens"}
 

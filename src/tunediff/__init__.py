@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tunediff.findings.summary import summarize, verdict
     from tunediff.items.read import read
     from tunediff.pair.open import open_pair
     from tunediff.run.measuring import measure
@@ -19,8 +20,10 @@ _HOMES = {
     "read": "tunediff.items.read",
     "open_pair": "tunediff.pair.open",
     "measure": "tunediff.run.measuring",
+    "summarize": "tunediff.findings.summary",
+    "verdict": "tunediff.findings.summary",
 }
-__all__ = ["__version__", "measure", "open_pair", "read"]
+__all__ = ["__version__", "measure", "open_pair", "read", "summarize", "verdict"]
 
 
 def __getattr__(name: str) -> Any:

@@ -200,6 +200,9 @@ class Verdict:
     reason: str
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Side:

@@ -94,6 +94,14 @@ def summarize(
     }
 
 
+def verdict(
+    run: Run, *, mse_threshold: float | None = None, ppl_threshold: float | None = None
+) -> Verdict:
+    """The verdict of a run alone; printed, it is its code and a sentence."""
+    found = summarize(run, mse_threshold=mse_threshold, ppl_threshold=ppl_threshold)
+    return Verdict(found["verdict"], found["reason"])
+
+
 def without_texts(
     base: Side,
     tuned: Side,

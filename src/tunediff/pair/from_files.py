@@ -31,11 +31,11 @@ def weigh(base: Path, tuned: Path, kind: str) -> Geometry:
     if kind == "adapter":
         return lora_geometry(read_adapter(tuned, base_files).modules, base_files)
     geometry = checkpoint_difference(base_files, _unpacked(tuned))
-    strange = [*geometry.reshaped, *geometry.missing]
+    strange = [*geometry.reshaped, *geometry.missing, *geometry.added]
     if len(strange) > 2:  # a resized vocabulary reshapes embedding and head, nothing else
         raise PairError(
-            f"{tuned} is not a derivative of {base}: {len(strange)} tensors are missing or of "
-            f"another shape ({', '.join(strange[:3])} …).",
+            f"{tuned} is not a derivative of {base}: {len(strange)} tensors are missing, added or "
+            f"of another shape ({', '.join(strange[:3])} …).",
             "Give the base that it was tuned from.",
         )
     return geometry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers.utils import logging
 from tunediff.errors import ModelError, NumericsError, UnsupportedError
 from tunediff.scoring.streams import Model
 from tunediff.weights.checkpoint import Checkpoint
+from tunediff.weights.files import has_adapter
 
 _Loader: Any = AutoModelForCausalLM  # its stub knows no loading info
 
@@ -29,7 +31,7 @@ def device_of(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()  # which a device without memory cannot do
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"The device {name!r} is not available: {str(error).splitlines()[0]}",
@@ -83,6 +85,19 @@ def check_supported(checkpoint: Checkpoint) -> None:
         )
 
 
+@contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """A folder's files but those of an adapter, which transformers would silently load on top."""
+    if not has_adapter(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for file in folder.iterdir():
+            if not file.name.startswith("adapter_"):
+                (Path(place) / file.name).symlink_to(file.resolve())
+        yield Path(place)
+
+
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Model:
     """The model in eval mode, every weight from the files and finite.
 
@@ -92,9 +107,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device)
     """
     check_supported(checkpoint)
     try:
-        with quiet():
+        with quiet(), _without_adapter(checkpoint.path) as folder:
             model, report = _Loader.from_pretrained(
-                checkpoint.path,
+                folder,
                 dtype=dtype,
                 attn_implementation="eager",  # the reference that the packed way is held against
                 local_files_only=True,
