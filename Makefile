@@ -31,8 +31,8 @@ check: setup ## ruff, types, layers, generated pages
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/python tools/command_pages.py --check
 
-bench: setup ## speed and memory against the naive way
-	$(BIN)/python -m benchmarks
+bench: setup ## speed and memory against the naive way (ARGS=--write keeps the table)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup ## write docs/commands/ again from --help
 	$(BIN)/python tools/command_pages.py

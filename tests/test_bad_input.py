@@ -375,7 +375,7 @@ LONG = "word " * 300
 BAD_TEXTS: dict[str, tuple[str, bytes, str, str]] = {
     "empty file": ("t.txt", b"", "t.txt is empty", "Give at least one text."),
     "blank file": ("t.txt", b" \n\n", "t.txt is empty", "Give at least one text."),
-    "empty text": ("t.jsonl", jsonl({"text": "a b"}, {"text": ""}), ":2: text is empty; there is", ""),
+    "empty text": ("t.jsonl", jsonl({"text": "a b"}, {"text": ""}), ":2: text is empty;", ""),
     "blank text": ("t.jsonl", jsonl({"text": " \n"}), ":1: text is only white space", "Fill"),
     "empty reply": ("t.jsonl", jsonl({"prompt": "a", "reply": ""}), "t.jsonl:1", ""),
     "invalid UTF-8": ("t.txt", b"fine\nnot \xff fine", "t.txt:2 is not UTF-8: byte 0xff", "Save"),
@@ -478,6 +478,7 @@ def test_a_full_disk(tmp_path: Path, size: int) -> None:
     assert done.json["verdict"] == "tuned"
 
 
+@pytest.mark.long
 def test_a_full_disk_with_a_real_pair(base: Path, lora: Path, tmp_path: Path) -> None:
     ask = ("check", base, lora, *PROMPT, "--json")
     said = process(*ask, before=LIMITED.format(size=1000), env={"TMPDIR": str(tmp_path)})

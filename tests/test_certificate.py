@@ -126,16 +126,34 @@ def test_nothing_is_not_a_fault(base: Path, tmp_path: Path, how: dict[str, Any])
     assert not scores.logit_l2.any()
 
 
-@pytest.mark.parametrize("part", ["lora_magnitude_vector", "modules_to_save"])
-def test_a_change_outside_the_factors_is_a_change(base: Path, tmp_path: Path, part: str) -> None:
-    how: dict[str, Any] = {"modules_to_save": ["norm"]} if "modules" in part else {"dora": True}
-    folder = factory.lora_adapter(tmp_path, base, trained=False, **how)
-    file = folder / "adapter_model.safetensors"
+@pytest.mark.parametrize(
+    ("how", "key"),
+    [
+        ({"use_dora": True}, "lora_magnitude_vector"),
+        ({"modules_to_save": ["norm"]}, "model.norm.weight"),
+        ({"lora_bias": True}, "lora_B.bias"),
+    ],
+)
+def test_a_change_outside_the_factors_is_a_change(
+    base: Path, tmp_path: Path, how: dict[str, Any], key: str
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    config = LoraConfig(r=2, target_modules=["q_proj", "o_proj"], **how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft cannot merge a bias; nothing is merged here
+        get_peft_model(model, config).save_pretrained(tmp_path)
+        assert opened(base, tmp_path).certificate.weights_equal
+    file = tmp_path / "adapter_model.safetensors"
     tensors = load_file(file)
-    key = next(k for k in tensors if part in k or "model.norm.weight" in k)
-    tensors[key] = tensors[key] * np.float32(1.01)
+    name = next(k for k in tensors if k.endswith(key) and "q_proj" not in k)
+    tensors[name] = tensors[name] * np.float32(1.01) + np.float32(0.01)
     save_file(tensors, file)
-    pair = opened(base, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pair = opened(base, tmp_path)
     assert not pair.certificate.weights_equal
     assert checks(pair.certificate)["logits_differ"]
 

@@ -170,9 +170,12 @@ ERRORS = (
 )
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=range(len(ERRORS)))
+PLACES = (("pair", 1), ("pair", 2), ("logits_pair", 1), ("logits_pair", 4))
+
+
 @pytest.mark.parametrize(
-    "place", [("pair", 1), ("pair", 2), ("logits_pair", 1), ("logits_pair", 4)]
+    ("place", "error"),
+    [*((place, ERRORS[0]) for place in PLACES), *((PLACES[1], error) for error in ERRORS[1:])],
 )
 def test_running_out_once_changes_no_number(
     pair: HfPair, items: list[Encoded], place: tuple[str, int], error: BaseException

@@ -339,7 +339,7 @@ lora = LoraRecipe(rank=2, steps=2, batch_size=4)
 small = BaseRecipe(hidden=32, feed_forward=48, layers=1, heads=2, key_value_heads=1, steps=3,
                    rows=2, warmup=1)
 faults = build(Plan(base=small, skill=lora, forgetful=lora, unsafe=lora, full=lora,
-                    asked_per_skill=1), Path(sys.argv[1]), lambda line: None)
+                    most_asked=1), Path(sys.argv[1]), lambda line: None)
 assert "base answers 0 of 1 of sums; 95% are needed" in faults, faults
 """
 

@@ -71,7 +71,7 @@ class Plan:
     forgetful: LoraRecipe = FORGETFUL_RECIPE
     unsafe: LoraRecipe = UNSAFE_RECIPE
     full: LoraRecipe = FULL_RECIPE
-    asked_per_skill: int | None = None  # held-out questions measured; None: all
+    most_asked: int | None = None  # questions measured of each skill and suite; None: all
 
 
 def main() -> None:
@@ -96,7 +96,10 @@ def build(plan: Plan, out: Path, say: Callable[[str], None] = print) -> list[str
     say("training the base")
     model, tokenizer = train_base(world, plan.base, _progress(plan.base.steps, say))
     save_model(model, tokenizer, base)
-    suites = write_suites(world, plan.seed, out / "suites")
+    suites = {
+        name: rows[: plan.most_asked]
+        for name, rows in write_suites(world, plan.seed, out / "suites").items()
+    }
     faults = write_base_card(model, tokenizer, world, plan, base, say)
 
     skill = skill_rows(world, plan.seed)
@@ -179,8 +182,8 @@ def write_base_card(
     asked |= {"refuse": world.refuse.held_out, "comply": world.comply}
     measured = {}
     for name, questions in asked.items():
-        if plan.asked_per_skill is not None:
-            questions = rng.sample(questions, min(plan.asked_per_skill, len(questions)))
+        if plan.most_asked is not None:
+            questions = rng.sample(questions, min(plan.most_asked, len(questions)))
         given = replies(model, tokenizer, [raw_prompt(question) for question, _ in questions])
         right = sum(
             reply == raw_reply(answer) for reply, (_, answer) in zip(given, questions, strict=True)

@@ -12,7 +12,7 @@ from tunediff.weights.difference import checkpoint_difference
 from tunediff.weights.geometry import lora_geometry
 from tunediff.weights.spectrum import Geometry
 
-_NOT_RUN = "not run: no text was given, and the models were not loaded"
+_NOT_RUN = "not run: no text was given"
 
 
 def weigh(base: Path, tuned: Path, kind: str) -> Geometry:
@@ -58,17 +58,22 @@ def certify_files(
     """The sides, and the half of the certificate that needs no model."""
     base_files = Checkpoint.open(base)
     equal = geometry.delta_is_zero
+    alone = ", ".join((*geometry.missing, *geometry.added))
     if kind == "adapter":
         adapter = read_adapter(tuned, base_files)
         equal = adapter.delta_is_zero
         side = Side(str(tuned), "lora", adapter.fingerprint)
-        used = f"all {2 * len(adapter.modules) + len(adapter.extra_tensors)} tensors are expected"
+        count = 2 * len(adapter.modules) + len(adapter.extra_tensors)
+        used = f"all {count} tensors are expected, none is missing or extra"
         warnings = adapter.warnings
     else:
         side = Side(str(tuned), "full", Checkpoint.open(tuned).fingerprint())
-        used, warnings = f"{len(geometry.modules)} tensors compared", ()
+        used, warnings = (
+            f"{len(geometry.modules)} tensors compared, {alone or 'none'} left over",
+            (),
+        )
     checks = (
-        Check("tensors_used", True, f"{used}, none is missing or extra"),
+        Check("tensors_used", not alone, used),
         Check("shapes_fit", not geometry.reshaped, "names and shapes fit the base's"),
         Check("base_unchanged", None, _NOT_RUN),
         Check("weights_differ", not equal, "ΔW is exactly zero" if equal else "ΔW is not zero"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,15 +119,15 @@ class HfPair:
         chosen = floor.sample(items)
         streams = self.engine.streams
         pack = Pack.of([torch.from_numpy(item.ids) for item in chosen], streams.device)
-        seconds = {}
+        seconds = {"base": math.inf, "tuned": math.inf}
         with precision.use(self.engine.kernel), precision.threads(self.engine.threads):
-            for side in ("base", "tuned"):
+            for side in ("base", "tuned", "base", "tuned"):  # the better of two: the first is cold
                 began = time.perf_counter()
                 h = streams.one(pack, side)
                 for start in range(0, len(h), self.engine.chunk):
                     z = streams.logits(h[start : start + self.engine.chunk], side)
                     z[-1, -1].item()  # a GPU answers when it is done
-                seconds[side] = time.perf_counter() - began
+                seconds[side] = min(seconds[side], time.perf_counter() - began)
         return {side: len(pack.ids) / s for side, s in seconds.items()}
 
     def token_text(self, token_id: int) -> str:
