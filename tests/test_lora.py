@@ -164,6 +164,16 @@ def test_a_tokenizer_without_an_end_token_is_refused() -> None:
         encode_rows(tokenizer, ROWS, 128)
 
 
+def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="There is no base folder"):
+        train_lora(tmp_path / "none", ROWS, tmp_path / "a", **asdict(QUICK))
+
+
+def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "a")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Training got rank 0, batch size 2 and 3 steps"):
         train(tmp_path / "a", replace(QUICK, rank=0))

@@ -11,6 +11,7 @@ import json
 import math
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunediff.errors import InputError, ModelError, NumericsError, UsageError
+from tunediff.pair.hf_load import quiet
 
 IGNORED = -100  # torch's own ignore_index: a token that is not scored
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -98,7 +100,7 @@ def train_lora(
 
     Raises:
         InputError: no rows, an empty reply, or a row longer than the model's context.
-        ModelError: the base's tokenizer has no end token.
+        ModelError: no such base folder, or its tokenizer has no end token.
         UsageError: a rank, step count or batch size that is out of range.
         NumericsError: the loss became NaN or infinite; nothing is saved then.
 
@@ -109,9 +111,17 @@ def train_lora(
             "and a batch size of at least 1 and at least 0 steps.",
             "Give positive numbers.",
         )
+    if not Path(base_folder).is_dir():
+        raise ModelError(
+            f"There is no base folder {base_folder}; a local model folder was needed.",
+            "Correct the path, or download the model first.",
+        )
     began = time.perf_counter()
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(base_folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            base_folder, dtype=torch.float32, local_files_only=True
+        )
     encoded = encode_rows(tokenizer, rows, model.config.max_position_embeddings, loss_on)
     config = LoraConfig(
         r=rank,
@@ -123,7 +133,10 @@ def train_lora(
         base_model_name_or_path=str(base_folder),
     )
     with seeded(seed):
-        peft_model = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft asks transformers by a name that transformers is about to drop
+            warnings.simplefilter("ignore", FutureWarning)
+            peft_model = get_peft_model(model, config)
         losses, tokens = fit(peft_model, encoded, learning_rate, steps, batch_size, seed, on_step)
     save_adapter(get_peft_model_state_dict(peft_model), config, Path(out_folder))
     return TrainingResult(Path(out_folder), losses, tokens, time.perf_counter() - began)
