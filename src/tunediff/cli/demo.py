@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -13,6 +14,8 @@ def demo() -> int:
 
     Needs no download. Exit codes: 0 every verdict is the truth, 1 one is not.
     """
+    # The specimens are tiny: a second thread would only wait, on a busy machine for long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rich.console import Console
 
     from tunediff.report import truths

@@ -91,7 +91,7 @@ def open_hf(
         "base": base_side,
     }
     kernel = precision.choose(where, torch_dtype)
-    threads = torch.get_num_threads()
+    threads = precision.useful_threads(model.num_parameters())
 
     if not equal_tokens:
         if tuned_files is None:
@@ -114,24 +114,25 @@ def open_hf(
             **common,
         )
 
-    ids = probe_ids(model)
-    before = library_logits(model, ids)
-    if adapter is not None:
-        fingerprint = adapter.fingerprint
-        kind = "lora (switched)" if adapter.slow_reasons else "lora"
-        opened = (_switched if adapter.slow_reasons else _shared)(model, adapter)
-    else:
-        assert tuned_files is not None
-        fingerprint, kind = tuned_files.fingerprint(), "full"
-        opened = _two_models(model, load_model(tuned_files, torch_dtype, where))
-    with opened.as_base():  # an adapter with added tokens has added columns
-        unchanged = torch.equal(before, library_logits(model, ids)[:, : before.shape[1]])
-    after = None if opened.tuned is None else library_logits(opened.tuned, ids)
-    for m in (model, opened.tuned):
-        if m is not None:
-            use_packed_attention(m)
-    with precision.use(kernel):
-        probe = run_probe(model, opened, ids, before, after, unchanged)
+    with precision.threads(threads):
+        ids = probe_ids(model)
+        before = library_logits(model, ids)
+        if adapter is not None:
+            fingerprint = adapter.fingerprint
+            kind = "lora (switched)" if adapter.slow_reasons else "lora"
+            opened = (_switched if adapter.slow_reasons else _shared)(model, adapter)
+        else:
+            assert tuned_files is not None
+            fingerprint, kind = tuned_files.fingerprint(), "full"
+            opened = _two_models(model, load_model(tuned_files, torch_dtype, where))
+        with opened.as_base():  # an adapter with added tokens has added columns
+            unchanged = torch.equal(before, library_logits(model, ids)[:, : before.shape[1]])
+        after = None if opened.tuned is None else library_logits(opened.tuned, ids)
+        for m in (model, opened.tuned):
+            if m is not None:
+                use_packed_attention(m)
+        with precision.use(kernel):
+            probe = run_probe(model, opened, ids, before, after, unchanged)
     certificate = certify(
         kind,
         opened.checks,

@@ -19,6 +19,7 @@ Kernel = Literal["highest", "medium"]
 # these depths; three bfloat16 products in float32's stead are near 1e-5, TF32 near 3e-4, bfloat16
 # near 2e-3 (each from its unit roundoff 2^-24, 2^-17, 2^-11, 2^-9).
 EXACT = 2e-6
+SMALL = 10_000_000  # parameters
 # Odd and even, few and many rows: kernels are chosen by shape.
 _SHAPES = ((1, 577, 300), (7, 1024, 129), (64, 896, 1031), (200, 2048, 512))
 
@@ -43,6 +44,15 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def useful_threads(parameters: int) -> int:
+    """How many threads a model of this size can use.
+
+    Products of a few million weights take microseconds: a second thread then costs more at its
+    barriers than it brings, and on a busy machine many times more.
+    """
+    return 1 if parameters < SMALL else torch.get_num_threads()
 
 
 def product_error(kernel: Kernel, device: torch.device) -> float:
