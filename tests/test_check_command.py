@@ -501,10 +501,10 @@ def test_a_killed_check_of_a_real_network_goes_on(tmp_path: Path, folders: Folde
     import torch
 
     torch.set_num_threads(1)
-    base = factory.tiny_model(tmp_path / "base", layers=6, hidden=256, max_positions=2048)
+    base = factory.tiny_model(tmp_path / "base", layers=4, hidden=128, max_positions=2048)
     lora = factory.lora_adapter(tmp_path / "lora", base)
-    file = many_texts(tmp_path, 60, 240)
-    kill_and_go_on([base, lora, "--texts", file], tmp_path, moments=20, longest=2)
+    file = many_texts(tmp_path, 90, 70)
+    kill_and_go_on([base, lora, "--texts", file], tmp_path, moments=20, longest=1.5)
 
 
 def test_an_interrupted_check_says_so(tmp_path: Path) -> None:
