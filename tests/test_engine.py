@@ -229,12 +229,6 @@ def test_other_errors_are_not_taken_for_memory(pair: HfPair, items: list[Encoded
     assert engine.halvings == 0
 
 
-def test_release_empties_what_it_is_given() -> None:
-    called = []
-    engines.release(lambda: called.append(True))
-    assert called == [True]
-
-
 # --- logits that are not finite
 
 

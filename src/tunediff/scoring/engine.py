@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from tunediff.errors import NumericsError
-from tunediff.scoring import head, packs, precision
+from tunediff.scoring import head, memory, packs, precision
 from tunediff.scoring.head import RowMetrics
 from tunediff.scoring.streams import Streams
 from tunediff.values import Encoded, Scores
 
 # Tokens of one pack and logits rows of one chunk. On a CPU a few hundred rows already reach the
 # product's full rate and small buffers stay near the cores; a GPU wants much larger ones.
-BUDGET = {"cpu": 512, "mps": 2048, "cuda": 8192}
+BUDGET = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 CHUNK = {"cpu": 64, "mps": 128, "cuda": 512}
 
 
@@ -37,6 +36,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         device = self.streams.device
+        if device.type == "cpu":
+            memory.keep_freed_pages()
         self.budget = self.budget or BUDGET.get(device.type, 512)
         self.chunk = self.chunk or CHUNK.get(device.type, 64)
         self.row_metrics = head.row_metrics(device, self.streams.vocabulary)
@@ -51,10 +52,10 @@ class Engine:
             with precision.use(self.kernel), precision.threads(self.threads):
                 return self._score_once(items)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not memory.ran_out(error):
                 raise
         # Outside the except clause, so that the failed attempt's tensors are really gone.
-        release()
+        memory.release()
         if len(items) == 1 and self.chunk == 1:
             raise NumericsError(
                 f"Memory ran out on item '{items[0].item_id}' of {len(items[0].ids)} tokens alone.",
@@ -81,20 +82,3 @@ class Engine:
                 row_metrics=self.row_metrics,
             )
         )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "not enough memory" in text or "can't allocate" in text
-
-
-def release(empty: Callable[[], None] | None = None) -> None:
-    """Give unused memory back to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if empty is not None:
-        empty()

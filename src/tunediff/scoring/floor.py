@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tunediff.errors import NumericsError
 from tunediff.scoring import precision
 from tunediff.scoring.engine import Engine
-from tunediff.scoring.head import Wanted
+from tunediff.scoring.head import Wanted, careful
 from tunediff.scoring.packs import Pack
 from tunediff.values import TOKEN_METRICS, Encoded
 
@@ -25,6 +27,7 @@ MOST_TOKENS = 512  # scored tokens of the sample (DEFINITIONS, "The noise floor"
 LEAST_TOKENS = 128
 SHARE = 64  # of a long run's tokens, one in this many: the floor's passes cost six times as much
 TEXTS = 4
+CONTEXT = 64  # tokens kept before the first one scored
 SEEDS = (0, 1, 2)
 
 
@@ -40,11 +43,16 @@ def sample(items: Sequence[Encoded]) -> list[Encoded]:
 
 def _cut(item: Encoded, scored: int) -> Encoded:
     kept = item.scored[:scored]
+    start = max(0, int(kept[0]) - CONTEXT)  # rounding does not depend on all of a long prompt
     stop = int(kept[-1]) + 2  # the token that the last kept position is scored on
     # Each scored token stands for its share of the bytes; the floor is a size, not a figure.
     share = round(item.bytes_scored * len(kept) / len(item.scored))
     return replace(
-        item, ids=item.ids[:stop], scored=kept, probe=int(kept[-1]), bytes_scored=max(1, share)
+        item,
+        ids=item.ids[start:stop],
+        scored=kept - start,
+        probe=int(kept[-1]) - start,
+        bytes_scored=max(1, share),
     )
 
 
@@ -71,7 +79,7 @@ def noise_floor(engine: Engine, items: Sequence[Encoded]) -> dict[str, float]:
         joined = _together([streams.one(pack, "base") for pack in apart], apart)
         others = [_Other(joined[: len(together.ids)])]
         with _another_kernel(engine):
-            others.append(_Other(streams.one(together, "base")))
+            others.append(_Other(streams.one(together, "base"), another_kernel=True))
         drawn = streams.one(noisy, "base", noise=SEEDS[0]).chunk(len(SEEDS))
         others += [_Other(h, seed) for h, seed in zip(drawn, SEEDS, strict=True)]
         tables = _tables(engine, chosen, together, reference, others)
@@ -86,6 +94,7 @@ class _Other:
 
     hidden: torch.Tensor
     noise: int | None = None
+    another_kernel: bool = False  # for its logits too
 
 
 def _together(hidden: Sequence[torch.Tensor], apart: Sequence[Pack]) -> torch.Tensor:
@@ -95,7 +104,9 @@ def _together(hidden: Sequence[torch.Tensor], apart: Sequence[Pack]) -> torch.Te
     return torch.cat([texts[k % len(texts)][k // len(texts)] for k in range(count)])
 
 
-def _another_kernel(engine: Engine):
+def _another_kernel(engine: Engine) -> AbstractContextManager[object]:
+    if engine.streams.device.type != "cpu":
+        return sdpa_kernel(SDPBackend.MATH)
     if engine.kernel != "highest":
         return precision.use("highest")
     return precision.threads(1 if engine.threads > 1 else 2)
@@ -120,8 +131,9 @@ def _tables(
         # cloned: the next product may reuse the buffer
         z_b = engine.streams.logits(reference[rows], "base").clone()
         for other, tables in zip(others, parts, strict=True):
-            z_v = engine.streams.logits(other.hidden[rows], "base", other.noise)
-            tables.append(engine.row_metrics(z_b, z_v, targets[part]))
+            with _another_kernel(engine) if other.another_kernel else nullcontext():
+                z_v = engine.streams.logits(other.hidden[rows], "base", other.noise)
+            tables.append(careful(engine.row_metrics, z_b, z_v, targets[part])[0])
     return [np.concatenate(tables) for tables in parts]
 
 

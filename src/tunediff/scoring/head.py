@@ -106,15 +106,11 @@ def score_items(
     for start in range(0, len(targets), chunk):
         part = slice(start, min(start + chunk, len(targets)))
         z_b, z_t = streams.logits_pair(picked_b[part], picked_t[part])
-        table[part] = row_metrics(z_b, z_t, targets[part])
-        for row in np.flatnonzero(np.isnan(table[part, _L2])) + start:
-            item = int(np.searchsorted(ends, row, side="right"))
-            b, t = (z[row - start].float().cpu().numpy() for z in (z_b, z_t))
-            try:
-                table[row] = metrics.masked_row_metrics(b, t, int(targets[row]))
-            except NumericsError as error:
-                position = wanted[item].rows[row - starts[item]]
-                reasons.setdefault(item, f"at position {position} {error.message}")
+        table[part], faults = careful(row_metrics, z_b, z_t, targets[part])
+        for row, fault in faults.items():
+            item = int(np.searchsorted(ends, start + row, side="right"))
+            position = wanted[item].rows[start + row - starts[item]]
+            reasons.setdefault(item, f"at position {position} {fault}")
         for item in np.flatnonzero((probes >= part.start) & (probes < part.stop)):
             row = int(probes[item]) - start
             tops[int(item)] = (top(z_b[row]), top(z_t[row]))
@@ -137,6 +133,29 @@ def score_items(
             probe_top_base=tops[index][0],
             probe_top_tuned=tops[index][1],
         )
+
+
+def careful(
+    row_metrics: RowMetrics, z_b: torch.Tensor, z_t: torch.Tensor, targets: torch.Tensor
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The metrics of a chunk, masked vocabularies included, and the fault of each faulty row.
+
+    Args:
+        row_metrics: of :func:`row_metrics`.
+        z_b: logits of base, (C, V) float32.
+        z_t: logits of tuned.
+        targets: the token that follows, (C,) int64; -1 where there is none.
+
+    """
+    table = row_metrics(z_b, z_t, targets)
+    faults: dict[int, str] = {}
+    for row in np.flatnonzero(np.isnan(table[:, _L2])).tolist():
+        b, t = (z[row].float().cpu().numpy() for z in (z_b, z_t))
+        try:
+            table[row] = metrics.masked_row_metrics(b, t, int(targets[row]))
+        except NumericsError as error:
+            faults[row] = error.message
+    return table, faults
 
 
 def _pick(hidden: list[torch.Tensor], wanted: list[Wanted]) -> torch.Tensor:
