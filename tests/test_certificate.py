@@ -48,6 +48,7 @@ from tunediff.errors import (
 from tunediff.pair import hf_open
 from tunediff.pair.certificate import Probe, certify
 from tunediff.pair.hf import HfPair
+from tunediff.pair.hf_probe import rms
 from tunediff.pair.open import open_pair
 from tunediff.scoring import streams
 from tunediff.scoring.packs import Pack
@@ -196,10 +197,75 @@ def test_a_wrong_merge(base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         streams, "_merged", lambda m, part, x: right(m, replace(part, b=part.b * 1.05), x)
     )
-    pair = opened(base, adapter)
-    assert checks(pair.certificate)["merged_equals_unmerged"] is False
-    (warning,) = pair.certificate.warnings
+    with pytest.raises(CertificateError, match="with ΔW beside them by"):
+        opened(base, adapter)
+
+
+def test_merging_that_rounds_is_said_not_refused() -> None:
+    rounded = replace(GOOD, merged=1.1e-5)
+    found = certified(rounded, resolution=2.0**-8)
+    assert checks(found)["merged_equals_unmerged"] is False
+    (warning,) = found.warnings
     assert warning.startswith("Merging this adapter in this dtype would move logits by")
+    with pytest.raises(CertificateError):
+        certified(rounded)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_module_left_out_of_the_pass_of_both_sides(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    adapter = factory.lora_adapter(tmp_path, base, scale=0.3)
+    opened(base, adapter, dtype=dtype)
+    right = streams.SharedStreams._adding
+
+    def skipping(self: Any, part: Any) -> Any:
+        hook = right(self, part)
+        skipped = part.module.endswith("layers.1.mlp.down_proj")
+        return lambda *a: None if skipped and self._side == "pair" else hook(*a)
+
+    monkeypatch.setattr(streams.SharedStreams, "_adding", skipping)
+    with pytest.raises(CertificateError, match="between the pass of both sides and one of its own"):
+        opened(base, adapter, dtype=dtype)
+
+
+def test_a_module_left_out_unmerged(
+    base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = streams.SharedStreams._adding
+
+    def skipping(self: Any, part: Any) -> Any:
+        hook = right(self, part)
+        skipped = part.module.endswith("layers.1.mlp.down_proj")
+        return lambda *a: None if skipped and self._side != "merged" else hook(*a)
+
+    monkeypatch.setattr(streams.SharedStreams, "_adding", skipping)
+    with pytest.raises(CertificateError, match="with ΔW beside them by"):
+        opened(base, adapter)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_a_strong_adapter_is_not_refused(base: Path, tmp_path: Path, scale: float) -> None:
+    pair = opened(base, factory.lora_adapter(tmp_path, base, scale=scale))
+    assert checks(pair.certificate)["merged_equals_unmerged"]
+
+
+def test_a_masked_vocabulary(base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = hf_open.load_model
+
+    def masking(*args: Any) -> torch.nn.Module:
+        model = load(*args)
+        mask = torch.zeros(300)
+        mask[[5, 280]] = -torch.inf
+        model.lm_head.register_forward_hook(lambda _m, _a, out: out + mask)
+        return model
+
+    monkeypatch.setattr(hf_open, "load_model", masking)
+    assert checks(opened(base, adapter).certificate)["packed_equals_single"]
+    inf, x = torch.inf, torch.zeros(2, 4)
+    assert rms(torch.tensor([[1.0, -inf]]), torch.tensor([[3.0, -inf, 7.0]])) == 2**0.5
+    assert rms(x, x + torch.tensor([0, 0, 0, -inf])) == inf
+    assert np.isnan(rms(x, x + torch.tensor([0, 0, 0, torch.nan])))
 
 
 def test_a_tied_head_changes_on_merging(tmp_path: Path) -> None:
@@ -444,7 +510,12 @@ GOOD = Probe(1e-6, 2e-7, True, True, 0.1, merged=3e-7, tuned_packed=1e-7)
 
 
 def certified(
-    probe: Probe, kind: str = "lora", *, change: float | None = 0.1, weights_equal: bool = False
+    probe: Probe,
+    kind: str = "lora",
+    *,
+    change: float | None = 0.1,
+    weights_equal: bool = False,
+    resolution: float = 1e-7,
 ) -> Certificate:
     return certify(
         kind,
@@ -452,7 +523,7 @@ def certified(
         probe,
         weights_equal=weights_equal,
         relative_change=lambda: change,
-        resolution=1e-7,
+        resolution=resolution,
     )
 
 
@@ -470,6 +541,10 @@ def test_a_good_probe_passes() -> None:
         {"tuned_packed": 1.1e-5},
         {"tuned_packed": float("nan")},
         {"difference": 0.0},
+        {"merged": 1.1e-5},
+        {"merged": float("nan")},
+        {"alone": 1.1e-5},
+        {"alone": float("nan")},
     ],
     ids=str,
 )

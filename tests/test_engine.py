@@ -16,7 +16,6 @@ import factory
 from tunediff.errors import NumericsError
 from tunediff.pair.hf import HfPair
 from tunediff.pair.open import open_pair
-from tunediff.scoring import engine as engines
 from tunediff.scoring import floor, packs, precision
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack

@@ -129,7 +129,17 @@ def test_failed_items_are_named_and_counted_apart(tmp_path: Path) -> None:
     ]
     kept = [t for k, t in enumerate(texts, 1) if k not in (3, 8)]
     assert found["tokens"] == sum(len(t.encode()) - 1 for t in kept)
-    assert found["verdict"] == "tuned"
+    assert found["verdict"] == "unclear"  # the survivors do not speak for those that failed
+    assert found["reason"].startswith("2 of 8 texts could not be scored (first: 'prompt-3', ")
+    assert "of the others alone: The tuned model predicts the texts better" in found["reason"]
+
+
+def test_the_root_mean_square_has_an_interval(tmp_path: Path) -> None:
+    found = object_of(tmp_path, ToyPair(0.7), factory.texts(12))["metrics"]["delta_p"]
+    assert found["rms_low"] < found["rms"] < found["rms_high"]
+    assert found["rms"] >= abs(found["value"])
+    few = object_of(tmp_path / "few", ToyPair(0.7), ["hello"])["metrics"]["delta_p"]
+    assert few["rms_low"] is few["rms_high"] is None
 
 
 def test_nothing_scored_is_an_error(tmp_path: Path) -> None:
@@ -234,3 +244,11 @@ def test_every_measure_reaches_the_object(tmp_path: Path) -> None:
     for measure_ in BUILT_IN:
         told = {measure_.name, f"{measure_.name}_base", "delta_p"}
         assert told & set(metrics), measure_.name
+
+    def test_not_of_a_prompt_with_a_reply_as_long(self, tmp_path: Path) -> None:
+        # its probe stands where that of a plain text of as many scored positions would
+        item = Item("one", prompt="hello", reply="abcd")
+        (encoded,) = ToyPair(0.7).encode([item], None, False)
+        assert encoded.probe == len(encoded.scored)
+        run = measure(ToyPair(0.7), Suite("one", (item,), ""), out=tmp_path / "run")
+        assert summarize(run)["seed"] is None

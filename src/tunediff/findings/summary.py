@@ -14,7 +14,8 @@ import numpy as np
 
 from tunediff.errors import NumericsError
 from tunediff.findings.check import FEWEST_TEXTS, PointFigures, check_verdict
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.estimates import estimate_ratio, pool_groups
+from tunediff.findings.intervals import bca_interval
 from tunediff.findings.quantiles import DELTA_P_PERCENTILES, KL_PERCENTILES, percentiles
 from tunediff.run.store import Run
 from tunediff.values import Certificate, Estimate, Row, Side, Verdict
@@ -63,6 +64,8 @@ def summarize(
     point_figures = seed_figures(run, rows)
     mse = None if point_figures is None else point_figures["logit_mse"]
     verdict = _decide(found, metrics, delta, texts, mse, mse_threshold, ppl_threshold)
+    if failed and verdict.code != "identical":
+        verdict = _incomplete(verdict, failed, found["items"])
     tokens = sum(r.count for r in rows["nll"]) if "nll" in rows else found["scored"]
     decided = verdict.estimates.get("delta_nll")
     return {
@@ -164,6 +167,16 @@ def _failed(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, str | None]]:
     return [{"item": i, "reason": r} for i, r in sorted(reasons.items()) if i not in scored]
 
 
+def _incomplete(verdict: Verdict, failed: Sequence[Mapping[str, Any]], items: int) -> Verdict:
+    """No verdict over the survivors: whatever made a text fail may be what tuning changed."""
+    return Verdict(
+        "unclear",
+        f"{len(failed)} of {items} texts could not be scored (first: '{failed[0]['item']}', "
+        f"{failed[0]['reason']}); of the others alone: {verdict.reason}",
+        verdict.estimates,
+    )
+
+
 def _metrics(
     rows: Mapping[str, Sequence[Row]], floors: Mapping[str, float], seed: int
 ) -> tuple[dict[str, Any], Estimate | None]:
@@ -202,9 +215,22 @@ def _metrics(
     estimate = _estimate(rows, "delta_p", "effect_sum", seed, signed=True)
     if estimate is not None:
         put("delta_p", estimate)
-        squares = _estimate(rows, "delta_p_rms", "effect_sum", seed)
-        metrics["delta_p"]["rms"] = None if squares is None else math.sqrt(squares.effect)
+        metrics["delta_p"] |= _root_mean_square(rows["delta_p_rms"], seed)
     return metrics, delta
+
+
+def _root_mean_square(rows: Sequence[Row], seed: int) -> dict[str, float | None]:
+    """√(Σ squares / Σ counts) with its BCa interval over groups."""
+    kept = [r for r in rows if r.effect_sum is not None]
+    _, s, n = pool_groups(
+        [r.group for r in kept], [r.effect_sum or 0.0 for r in kept], [r.count for r in kept]
+    )
+    interval = bca_interval(lambda w: np.sqrt(w @ s / (w @ n)), len(s), seed=seed)
+    return {
+        "rms": math.sqrt(s.sum() / n.sum()),
+        "rms_low": interval.low,
+        "rms_high": interval.high,
+    }
 
 
 def _exp(x: float) -> float | None:
@@ -244,8 +270,11 @@ def seed_figures(run: Run, rows: Mapping[str, Sequence[Row]]) -> dict[str, float
     if len(nll) != 1 or len(mse) != 1 or nll[0].effect_sum is None:
         return None
     (nll,), (mse,), (probe,) = nll, mse, run.probes()
-    if probe["probe_position"] != nll.count or nll.base_sum is None or nll.tuned_sum is None:
+    positions = run.tokens()["position"]
+    if not np.array_equal(positions, np.arange(probe["probe_position"])):
         return None  # a prompt with a reply: not every position but the last is scored
+    assert nll.base_sum is not None
+    assert nll.tuned_sum is not None
     assert mse.effect_sum is not None
     total = mse.effect_sum + probe["probe_logit_mse"]
     return {

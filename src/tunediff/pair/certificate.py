@@ -15,6 +15,7 @@ from tunediff.values import Certificate, Check
 
 # TRAPS, "Padding side, positions …": packed equals single within 10 times the run's floor.
 TOLERANCE = 10.0
+FLOAT32 = 2.0**-23  # one unit in the last place: a merge in coarser dtypes may lose ΔW
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Probe:
         difference: tuned against base.
         merged: ΔW added to the weights against ΔW beside them; None where that does not apply.
         tuned_packed: as ``packed``, of a tuned side that has a forward pass of its own.
+        alone: tuned in the pass of both sides against tuned in a pass of its own.
 
     """
 
@@ -39,6 +41,7 @@ class Probe:
     difference: float
     merged: float | None = None
     tuned_packed: float | None = None
+    alone: float = 0.0
 
 
 def certify(
@@ -84,6 +87,18 @@ def certify(
                 f"(at most {bound:.2g}, ten times rounding noise, is right).",
                 "This architecture does something that packed scoring does not know; report it.",
             )
+    if not probe.alone <= bound:
+        raise CertificateError(
+            f"The tuned side's logits differ by {probe.alone:.2g} between the pass of both sides "
+            f"and one of its own (at most {bound:.2g}, ten times rounding noise, is right).",
+            "A part of the adapter is not applied in one of them; report this architecture.",
+        )
+    if probe.merged is not None and resolution <= FLOAT32 and not probe.merged <= bound:
+        raise CertificateError(
+            f"Base plus ΔW in its weights differs from base with ΔW beside them by "
+            f"{probe.merged:.2g} (at most {bound:.2g}, ten times rounding noise, is right).",
+            "A part of the adapter is not applied; report this architecture.",
+        )
     applied = probe.difference > 0
     if not weights_equal and not applied and kind.startswith("lora"):
         change = relative_change()

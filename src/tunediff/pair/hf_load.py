@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from tunediff.errors import ModelError, NumericsError, UnsupportedError
 from tunediff.scoring.streams import Model
 from tunediff.weights.checkpoint import Checkpoint
-from tunediff.weights.files import has_adapter
+from tunediff.weights.files import few, has_adapter
+from tunediff.weights.names import BUFFER
 
 _Loader: Any = AutoModelForCausalLM  # its stub knows no loading info
 
@@ -98,6 +98,27 @@ def _without_adapter(folder: Path) -> Iterator[Path]:
         yield Path(place)
 
 
+def full_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The configuration with every default that transformers fills in.
+
+    Raises:
+        ModelError: where transformers does not know it.
+
+    """
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(
+                checkpoint.path, local_files_only=True, trust_remote_code=False
+            )
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise ModelError(
+            f"{checkpoint.path / 'config.json'} could not be read by transformers: "
+            f"{_first_line(error)}",
+            "Check that the folder is of an architecture that transformers knows.",
+        ) from error
+    return config.to_dict()
+
+
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Model:
     """The model in eval mode, every weight from the files and finite.
 
@@ -124,12 +145,19 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device)
         ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         if report.get(kind):
-            names = sorted(str(k) for k in report[kind])
             raise ModelError(
-                f"{checkpoint.path} lacks weights or has misshapen ones: {', '.join(names[:3])}"
-                f"{' …' if len(names) > 3 else ''} ({len(names)} in all).",
+                f"{checkpoint.path} lacks weights or has misshapen ones: "
+                f"{few(str(k) for k in report[kind])} ({len(report[kind])} in all).",
                 "transformers would fill them with random numbers. Fetch the folder again.",
             )
+    extra = [k for k in report.get("unexpected_keys", ()) if not BUFFER.search(k)]
+    if extra:
+        raise ModelError(
+            f"{checkpoint.path} holds tensors that its architecture does not have: {few(extra)} "
+            f"({len(extra)} in all).",
+            "transformers would ignore them. Rename them as the architecture does, or, where they "
+            "are an adapter, merge it before saving.",
+        )
     model.eval()
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter.sum()) and not torch.isfinite(parameter).all():
@@ -140,17 +168,25 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device)
     return model.to(device)
 
 
+def stored_tensors(model: Model) -> dict[str, torch.Tensor]:
+    """Every tensor that a model saves, under every name it has: a tied head under its own too."""
+    return model.state_dict(keep_vars=True)
+
+
 def share_equal_tensors(base: Model, tuned: Model) -> list[str]:
-    """Let ``tuned`` use base's memory for every equal tensor; return the names that differ."""
-    theirs = dict(base.named_parameters())
-    different = []
-    for name, parameter in tuned.named_parameters():
-        other = theirs.get(name)
-        if other is not None and other.shape == parameter.shape and torch.equal(other, parameter):
-            parameter.data = other.data
+    """Let ``tuned`` use base's memory for every equal tensor.
+
+    Returns the names of the tensors that differ, or that only one side has, sorted.
+    """
+    ours, theirs = stored_tensors(base), stored_tensors(tuned)
+    different = set(ours.keys() ^ theirs.keys())
+    for name in ours.keys() & theirs.keys():
+        one, other = ours[name], theirs[name]
+        if one.shape == other.shape and torch.equal(one, other):
+            other.data = one.data
         else:
-            different.append(name)
-    return different
+            different.add(name)
+    return sorted(different)
 
 
 class HfTokens:
@@ -220,19 +256,3 @@ def context_length(config: dict[str, Any]) -> int | None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def meaningful(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides what the weights compute."""
-    passing = {
-        "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version",
-        "use_cache", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "name_or_path",
-        "initializer_range", "attention_dropout", "pretraining_tp", "attn_pdrop", "resid_pdrop",
-        "embd_pdrop", "hidden_dropout", "classifier_dropout", "task_specific_params",
-        "summary_type", "summary_use_proj", "summary_activation", "summary_first_dropout",
-        "summary_proj_to_logits", "max_position_embeddings", "n_positions", "id2label", "label2id",
-        "keys_to_ignore_at_inference", "unsloth_version", "unsloth_fixed", "model_name",
-        "output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward",
-        "is_encoder_decoder", "problem_type", "tie_word_embeddings",
-    }  # fmt: skip
-    return json.loads(json.dumps({k: v for k, v in config.items() if k not in passing}))

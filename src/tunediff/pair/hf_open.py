@@ -24,8 +24,8 @@ from tunediff.pair.hf_load import (
     device_of,
     has_tokenizer,
     load_model,
-    meaningful,
     share_equal_tensors,
+    stored_tensors,
 )
 from tunediff.pair.hf_probe import (
     Opened,
@@ -46,6 +46,7 @@ from tunediff.scoring.streams import (
 )
 from tunediff.values import Certificate, Check, Side
 from tunediff.weights.checkpoint import Checkpoint
+from tunediff.weights.config import require_equal_meaning
 from tunediff.weights.names import NameMatcher
 
 ONLY_BYTES = "Pass --bits-per-byte-only to compare bits per byte, the one figure that is fair."
@@ -179,8 +180,7 @@ def _shared(model: Model, adapter: Adapter) -> Opened:
         ),
         Check("shapes_fit", True, f"{len(low_rank)} modules fit the base's shapes and names"),
     )
-    zero = all(not (x.a.any() and x.b.any()) for x in low_rank)
-    return Opened(SharedStreams(model, low_rank), checks, zero, mergeable=True)
+    return Opened(SharedStreams(model, low_rank), checks, adapter.delta_is_zero, mergeable=True)
 
 
 def _switched(model: Model, adapter: Adapter) -> Opened:
@@ -234,15 +234,18 @@ def _resized_rows(model: Model, adapter: Adapter) -> int | None:
 
 def _two_models(base: Model, tuned: Model) -> Opened:
     _same_architecture(base, tuned)
+    names = sorted(stored_tensors(base).keys() | stored_tensors(tuned).keys())
     different = share_equal_tensors(base, tuned)
-    names = [name for name, _ in base.named_parameters()]
     # where nothing differs, everything was compared
     owners = {name.rpartition(".")[0] for name in different or names}
     compared = [module for name, module in base.named_modules() if name in owners]
-    total = len(names)
+    equal = f"{len(names) - len(different)} of {len(names)} tensors are equal and shared"
+    ties = [bool(m.config.get_text_config().tie_word_embeddings) for m in (base, tuned)]
+    if ties[0] != ties[1]:
+        equal += f"; {'base' if ties[0] else 'tuned'} alone ties its output head to its embedding"
     checks = (
-        Check("tensors_used", True, f"{total} tensors, none missing or extra"),
-        Check("shapes_fit", True, f"{total - len(different)} tensors are equal and shared"),
+        Check("tensors_used", True, f"{len(names)} tensors, none missing or extra in the files"),
+        Check("shapes_fit", True, equal),
     )
     return Opened(
         SeparateStreams(base, tuned, compared=compared),
@@ -253,22 +256,17 @@ def _two_models(base: Model, tuned: Model) -> Opened:
 
 
 def _same_architecture(base: Model, tuned: Model) -> None:
-    ours, theirs = (meaningful(m.config.to_dict()) for m in (base, tuned))
-    different = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
-    if different:
-        key = different[0]
-        raise PairError(
-            "The tuned model is not a derivative of the base: their configurations differ in "
-            f"{', '.join(different[:4])} ({key}: {ours.get(key)!r} against {theirs.get(key)!r}).",
-            "Give the base that it was tuned from.",
-        )
-    shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
-    for name, parameter in tuned.named_parameters():
-        shape = shapes.get(name)
-        if shape is not None and shape[1:] != tuple(parameter.shape)[1:]:
+    """Equal configurations, and equal shapes but for the number of tokens."""
+    require_equal_meaning(base.config.to_dict(), tuned.config.to_dict())
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    rows = {f"{name}.{leaf}" for name, module in base.named_modules() if module in ends
+            for leaf in ("weight", "bias")}  # fmt: skip
+    ours, theirs = stored_tensors(base), stored_tensors(tuned)
+    for name in sorted(ours.keys() & theirs.keys()):
+        here, there = tuple(ours[name].shape), tuple(theirs[name].shape)
+        if here != there and not (name in rows and here[1:] == there[1:]):
             raise PairError(
-                f"The tensor {name} has shape {tuple(parameter.shape)} in the tuned model and "
-                f"{shape} in the base.",
+                f"The tensor {name} has shape {there} in the tuned model and {here} in the base.",
                 "Give the base that it was tuned from.",
             )
 

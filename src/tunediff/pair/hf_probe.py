@@ -6,8 +6,8 @@ the library's own forward pass, which packed scoring is held against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from tunediff.pair.adapter import Adapter
 from tunediff.pair.certificate import Probe
 from tunediff.scoring.packs import Pack
-from tunediff.scoring.streams import Model, SideName, Streams, noisy_
+from tunediff.scoring.streams import Model, SideName, Streams, rounding
 from tunediff.values import Check
 from tunediff.weights.names import NameMatcher
 
@@ -64,24 +64,14 @@ def owners(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
 
 
-@contextmanager
-def _rounding(model: Model, seed: int) -> Iterator[None]:
-    """Rounding-size noise behind every module of a model, changed by the tuned side or not.
+def rms(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The root mean square difference over the common columns of two (T, V).
 
-    Any other exact way of computing the model rounds in all of them: noise in the compared ones
-    alone would be too strict a yardstick where few of many layers are adapted.
+    Entries equal on both sides count as 0, infinite ones (a masked vocabulary) as well.
     """
-    generator = torch.Generator().manual_seed(seed)
-
-    def hook(_module: nn.Module, _args: Any, out: Any) -> Any:
-        return noisy_(out, generator) if torch.is_tensor(out) else None
-
-    handles = [module.register_forward_hook(hook) for module in owners(model)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    columns = min(a.shape[1], b.shape[1])
+    a, b = a[:, :columns].double(), b[:, :columns].double()
+    return torch.where(a == b, 0.0, a - b).square().mean().sqrt().item()
 
 
 def run_probe(
@@ -109,13 +99,11 @@ def run_probe(
     def logits(side: SideName) -> torch.Tensor:
         return streams.logits(streams.one(pack, side), side).clone()
 
+    # Any other exact way of computing the model rounds in all its modules: noise in the compared
+    # ones alone would be too strict a yardstick where few of many layers are adapted.
     def rounded(seed: int) -> torch.Tensor:
-        with _rounding(model, seed):
+        with rounding(owners(model), seed):
             return logits("base")
-
-    def rms(a: torch.Tensor, b: torch.Tensor) -> float:
-        columns = min(a.shape[1], b.shape[1])
-        return (a[:, :columns] - b[:, :columns]).double().square().mean().sqrt().item()
 
     base = logits("base")
     h_b, h_t = streams.pair(pack)
@@ -129,6 +117,7 @@ def run_probe(
         difference=rms(tuned, paired_b),
         merged=rms(logits("merged"), tuned) if opened.mergeable else None,
         tuned_packed=None if after is None else rms(tuned, after),
+        alone=rms(tuned, logits("tuned")),
     )
 
 

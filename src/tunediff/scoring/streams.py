@@ -150,28 +150,23 @@ def noisy_(out: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return out.mul_(1 + step * (2 * signs.to(out.device, out.dtype) - 1))
 
 
-class _Noise:
-    """Forward hooks that add rounding-size noise to the outputs of the compared modules."""
+@contextmanager
+def rounding(modules: Sequence[nn.Module], seed: int | None) -> Iterator[None]:
+    """Within, rounding-size noise on the outputs of these modules; none where ``seed`` is None.
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules = modules
+    Modules that yield several tensors, as a router of experts does, keep theirs.
+    """
+    generator = torch.Generator().manual_seed(seed or 0)
 
-    @contextmanager
-    def on(self, seed: int | None) -> Iterator[None]:
-        if seed is None:
-            yield
-            return
-        generator = torch.Generator().manual_seed(seed)
+    def hook(_module: nn.Module, _args: Any, out: Any) -> torch.Tensor | None:
+        return noisy_(out, generator) if torch.is_tensor(out) else None
 
-        def hook(_module: nn.Module, _args: Any, out: Any) -> torch.Tensor:
-            return noisy_(out, generator)
-
-        handles = [module.register_forward_hook(hook) for module in self._modules]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    handles = [m.register_forward_hook(hook) for m in ([] if seed is None else modules)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class SharedStreams:
@@ -197,7 +192,7 @@ class SharedStreams:
             module.register_forward_hook(self._adding(part))
         self.head = Head(model)
         self.vocabulary = self.head.module.weight.shape[0]
-        self._noise = _Noise(adapted)
+        self._noisy = adapted
 
         prefix, layers = decoder_layers(model)
         touched = []
@@ -224,7 +219,7 @@ class SharedStreams:
 
     def one(self, pack: Pack, side: SideName, noise: int | None = None) -> torch.Tensor:
         """Last hidden states of one side, (N, H)."""
-        with self._as(side, len(pack.ids)), self._noise.on(noise):
+        with self._as(side, len(pack.ids)), rounding(self._noisy, noise):
             return run_backbone(self._model, pack)
 
     def logits_pair(self, h_b: torch.Tensor, h_t: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -237,7 +232,7 @@ class SharedStreams:
 
     def logits(self, h: torch.Tensor, side: SideName, noise: int | None = None) -> torch.Tensor:
         """Logits of one side, (C, V) float32."""
-        with self._as(side, len(h)), self._noise.on(noise):
+        with self._as(side, len(h)), rounding(self._noisy, noise):
             return self.head(h).float()
 
     @contextmanager
@@ -320,7 +315,7 @@ class SeparateStreams:
         self.device = next(base.parameters()).device
         self._models: Mapping[str, Model] = {"base": base, "tuned": tuned}
         self._as_base = as_base
-        self._noise = _Noise(compared)
+        self._noisy = compared
         self._heads = {side: Head(model) for side, model in self._models.items()}
         self._buffers = {side: Buffer() for side in self._models}
         rows = [m.get_output_embeddings().weight.shape[0] for m in (base, tuned)]
@@ -333,7 +328,7 @@ class SeparateStreams:
 
     def one(self, pack: Pack, side: SideName, noise: int | None = None) -> torch.Tensor:
         """Last hidden states of one side, (N, H)."""
-        with self._as(side), self._noise.on(noise):
+        with self._as(side), rounding(self._noisy, noise):
             return run_backbone(self._models[side], pack)
 
     def logits_pair(self, h_b: torch.Tensor, h_t: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -343,7 +338,7 @@ class SeparateStreams:
     def logits(self, h: torch.Tensor, side: SideName, noise: int | None = None) -> torch.Tensor:
         """Logits of one side over the common vocabulary, (C, V) float32."""
         head = self._heads[side]
-        with self._as(side), self._noise.on(noise):
+        with self._as(side), rounding(self._noisy, noise):
             out = None
             if head.plain:
                 out = self._buffers[side].rows(len(h), h, head.module.weight.shape[0])
