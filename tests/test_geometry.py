@@ -223,7 +223,7 @@ def test_tensors_are_compared_one_by_one(tmp_path: Path, monkeypatch: pytest.Mon
     tuned = sound(np.random.default_rng(10))
     tuned["model.layers.1.w.weight"] = base["model.layers.1.w.weight"]
     g = checkpoint_difference(folder(tmp_path / "b", base), folder(tmp_path / "t", tuned))
-    assert not g.all_equal
+    assert not g.delta_is_zero
     for part in g.modules:
         delta = tuned[part.name].astype(np.float64) - base[part.name]
         if part.name == "model.layers.1.w.weight":
@@ -236,20 +236,20 @@ def test_tensors_are_compared_one_by_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert g.total.spectral == max(part.spectral or 0.0 for part in g.modules)
 
 
-def test_equal_checkpoints_are_all_equal(tmp_path: Path) -> None:
+def test_equal_checkpoints_have_no_difference(tmp_path: Path) -> None:
     base = sound(np.random.default_rng(11))
     first = folder(tmp_path / "b", base)
     g = checkpoint_difference(first, first)
-    assert g.all_equal
+    assert g.delta_is_zero
     assert g.total.frobenius == 0.0
     wide = {name: value.astype(np.float64) for name, value in base.items()}
-    assert checkpoint_difference(first, folder(tmp_path / "wide", wide)).all_equal
+    assert checkpoint_difference(first, folder(tmp_path / "wide", wide)).delta_is_zero
     turned = {name: value.copy() for name, value in base.items()}
     turned["model.layers.0.norm.weight"][3] = np.nextafter(
         turned["model.layers.0.norm.weight"][3], np.float32(9)
     )
     g = checkpoint_difference(first, folder(tmp_path / "one_bit", turned))
-    assert not g.all_equal
+    assert not g.delta_is_zero
     assert [part.name for part in g.modules if part.frobenius] == ["model.layers.0.norm.weight"]
 
 
@@ -263,7 +263,7 @@ def test_added_missing_and_reshaped_tensors_are_reported(tmp_path: Path) -> None
     assert g.added == ("model.extra.weight",)
     assert g.missing == ("model.layers.1.w.weight",)
     assert g.reshaped == ("model.embed_tokens.weight",)
-    assert not g.all_equal
+    assert not g.delta_is_zero
     part = next(p for p in g.modules if p.name in g.reshaped)
     assert part.frobenius is None
     assert part.reason == "The shapes differ: (11, 6) in base, (13, 6) in tuned."
@@ -271,8 +271,8 @@ def test_added_missing_and_reshaped_tensors_are_reported(tmp_path: Path) -> None
     assert g.total.reason == part.reason
     fewer = {k: v for k, v in base.items() if "norm" not in k}
     small, large = folder(tmp_path / "fewer", fewer), folder(tmp_path / "more", base)
-    assert not checkpoint_difference(small, large).all_equal
-    assert not checkpoint_difference(large, small).all_equal
+    assert not checkpoint_difference(small, large).delta_is_zero
+    assert not checkpoint_difference(large, small).delta_is_zero
 
 
 def test_large_matrices_have_frobenius_norms_and_a_reason(tmp_path: Path) -> None:
@@ -313,8 +313,8 @@ def test_prefixes_buffers_and_tied_heads_are_no_difference(tmp_path: Path) -> No
     del tuned["transformer.h.0.attn.bias"]
     tuned["lm_head.weight"] = base["wte.weight"].copy()
     first, second = folder(tmp_path / "b", base), folder(tmp_path / "t", tuned)
-    assert checkpoint_difference(first, second).all_equal
-    assert checkpoint_difference(second, first).all_equal
+    assert checkpoint_difference(first, second).delta_is_zero
+    assert checkpoint_difference(second, first).delta_is_zero
     tuned["lm_head.weight"] += 1
     untied = checkpoint_difference(first, folder(tmp_path / "untied", tuned))
     assert [part.name for part in untied.modules if part.frobenius] == ["lm_head.weight"]
@@ -362,6 +362,6 @@ def test_real_weights(shared: Path) -> None:
         assert part.relative == pytest.approx(np.linalg.norm(deltas[-1]) / size, rel=1e-6)
     assert_part(g.total, oracle(*deltas))
     assert len(g.layers) == 5
-    assert checkpoint_difference(base, base).all_equal
+    assert checkpoint_difference(base, base).delta_is_zero
     other = Checkpoint.open(shared / "models" / "aidreams260K")
     assert len(checkpoint_difference(base, other).reshaped) == 8

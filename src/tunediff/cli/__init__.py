@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -34,7 +35,11 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 1 expectation not met, 2 bad input, 130 stopped."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 expectation not met, 2 bad input or a refused pair, 130 interrupted, 70 a
+    fault of tunediff itself, with its traceback.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
@@ -52,6 +57,10 @@ def main() -> None:
         _refuse("system", f"The system refused: {error}.", "Check disk and permissions.", arguments)
     except (KeyboardInterrupt, typer.Abort):
         status = 130
+    except Exception:  # left to Python it would end in 1, which says "expectation not met"
+        traceback.print_exc()
+        sys.stderr.write("This is a fault of tunediff: please report it with the lines above.\n")
+        status = 70
     if status == 130:
         sys.stderr.write("Interrupted. With --out, the same command goes on where it stopped.\n")
     sys.exit(status if isinstance(status, int) else 0)

@@ -130,14 +130,13 @@ def check(
     printer = Printer()
     if not prompt and not texts:
         _refuse_without_texts(out, mse_threshold, ppl_threshold, bits_per_byte_only)
-        from tunediff.pair.from_files import certify_files, weigh
+        from tunediff.pair.from_files import certify_files
         from tunediff.pair.open import choose_backend, locate
 
         if choose_backend(backend, base, tuned) == "toy":
             raise UsageError("The toy has no weights to compare.", "Add --prompt TEXT.")
         base_path, tuned_path, kind = locate(base, tuned, download=download, revision=revision)
-        geometry = weigh(base_path, tuned_path, kind)
-        sides = certify_files(base_path, tuned_path, kind, geometry)
+        sides, geometry = certify_files(base_path, tuned_path, kind)
         result = without_texts(*sides, geometry.as_dict())
         return _finish(result, "", printer, as_json, expect)
 

@@ -100,6 +100,13 @@ def certify(
             "A part of the adapter is not applied; report this architecture.",
         )
     applied = probe.difference > 0
+    # one model under an adapter of nothing may round; two models that share every weight may not
+    if weights_equal and not probe.difference <= (bound if kind.startswith("lora") else 0.0):
+        raise CertificateError(
+            f"Every weight is equal, or ΔW is exactly zero, and yet the probe's logits differ by "
+            f"{probe.difference:.2g}.",
+            "Something beside the weights differs between the sides; report this architecture.",
+        )
     if not weights_equal and not applied and kind.startswith("lora"):
         change = relative_change()
         if change is None or change > resolution:

@@ -18,7 +18,7 @@ from tunediff.values import Encoded, Item
 
 
 class Tokens(Protocol):
-    """What a tokenizer must do here; ``hf.py`` wraps the one of the transformers library."""
+    """What a tokenizer must do here; ``hf_load.py`` wraps the one of the transformers library."""
 
     @property
     def bos(self) -> int | None:
@@ -184,6 +184,22 @@ def encode_bytes(
         positions = np.flatnonzero((side.offsets[:, 0] >= start) & (side.offsets[:, 1] > start)) - 1
         encoded.append(Encoded(item.id, side.ids, positions, len(side.ids) - 1, bytes_scored))
     return encoded[0], encoded[1]
+
+
+def within(encoded: Encoded, rows: int) -> Encoded:
+    """The same item, if a model of so many vocabulary entries knows all of its tokens.
+
+    Raises:
+        InputError: for an id beyond them.
+
+    """
+    highest = int(encoded.ids.max())
+    if highest >= rows:
+        raise InputError(
+            f"Item '{encoded.item_id}' has the token id {highest}; the model knows {rows} tokens.",
+            "The tokenizer in the folder belongs to another model: put the model's own there.",
+        )
+    return encoded
 
 
 def _where(item: Item) -> str:

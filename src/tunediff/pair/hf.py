@@ -75,7 +75,9 @@ class HfPair:
         """Token ids of the items and the positions scored."""
         limit = self._limit(max_length)
         render = self._renderer(items)
-        return [encoding.encode(i, self.tokens, render, limit, allow_truncation) for i in items]
+        rows = self.engine.streams.vocabulary
+        found = [encoding.encode(i, self.tokens, render, limit, allow_truncation) for i in items]
+        return [encoding.within(encoded, rows) for encoded in found]
 
     def _limit(self, max_length: int | None) -> int | None:
         """At most so many tokens a text: never more than the context, past which models fail."""
@@ -161,6 +163,10 @@ class BytesPair(HfPair):
         encoded = []
         for item in items:
             b, t = encoding.encode_bytes(item, both, render, limit)
+            b, t = (
+                encoding.within(side, streams.vocabulary)
+                for side, streams in zip((b, t), self._sides, strict=True)
+            )
             encoded.append(replace(b, tuned=t))
         return encoded
 

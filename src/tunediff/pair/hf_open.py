@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tunediff.errors import AdapterError, PairError
+from tunediff.errors import AdapterError, PairError, UnsupportedError
 from tunediff.pair import encoding
 from tunediff.pair.adapter import Adapter, read_adapter
 from tunediff.pair.certificate import certify
@@ -47,6 +47,7 @@ from tunediff.scoring.streams import (
 from tunediff.values import Certificate, Check, Side
 from tunediff.weights.checkpoint import Checkpoint
 from tunediff.weights.config import require_equal_meaning
+from tunediff.weights.files import hub_revision
 from tunediff.weights.names import NameMatcher
 
 ONLY_BYTES = "Pass --bits-per-byte-only to compare bits per byte, the one figure that is fair."
@@ -82,8 +83,9 @@ def open_hf(
     warnings = list(adapter.warnings) if adapter is not None else []
     equal_tokens = _compare_tokenizers(tokens, tuned_tokens, bits_per_byte_only, warnings)
 
-    model = load_model(base_files, torch_dtype, where)
-    base_side = Side(str(base_path), "base", base_files.fingerprint())
+    model = _loaded(base_files, torch_dtype, where)
+    base_side = Side(str(base_path), "base", base_files.fingerprint(), hub_revision(base_path))
+    revision = hub_revision(tuned_path)
     common = {
         "tokens": tokens,
         "template": find_template(base_path),
@@ -97,7 +99,7 @@ def open_hf(
     if not equal_tokens:
         if tuned_files is None:
             raise PairError("An adapter with a tokenizer of its own cannot be compared.", "")
-        other = load_model(tuned_files, torch_dtype, where)
+        other = _loaded(tuned_files, torch_dtype, where)
         for m in (model, other):
             use_packed_attention(m)
         one, two = (SeparateStreams(m, m, compared=owners(m)) for m in (model, other))
@@ -109,7 +111,7 @@ def open_hf(
         return BytesPair(
             (one, two),
             tuned_tokens,
-            tuned=Side(str(tuned_path), "full", tuned_files.fingerprint()),
+            tuned=Side(str(tuned_path), "full", tuned_files.fingerprint(), revision),
             certificate=certificate,
             engine=Engine(one, kernel, threads),
             **common,
@@ -125,7 +127,7 @@ def open_hf(
         else:
             assert tuned_files is not None
             fingerprint, kind = tuned_files.fingerprint(), "full"
-            opened = _two_models(model, load_model(tuned_files, torch_dtype, where))
+            opened = _two_models(model, _loaded(tuned_files, torch_dtype, where))
         with opened.as_base():  # an adapter with added tokens has added columns
             unchanged = torch.equal(before, library_logits(model, ids)[:, : before.shape[1]])
         after = None if opened.tuned is None else library_logits(opened.tuned, ids)
@@ -144,11 +146,22 @@ def open_hf(
         warnings=tuple(warnings),
     )
     return HfPair(
-        tuned=Side(str(tuned_path), kind, fingerprint),
+        tuned=Side(str(tuned_path), kind, fingerprint, revision),
         certificate=certificate,
         engine=Engine(opened.streams, kernel, threads),
         **common,
     )
+
+
+def _loaded(files: Checkpoint, dtype: torch.dtype, device: torch.device) -> Model:
+    model = load_model(files, dtype, device)
+    if not model._supports_attention_backend:
+        raise UnsupportedError(
+            f"{type(model).__name__} computes attention in a way of its own, into which packed "
+            "attention cannot be put.",
+            "Compare recorded replies instead.",
+        )
+    return model
 
 
 def use_packed_attention(model: Model) -> None:

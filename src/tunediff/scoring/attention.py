@@ -27,31 +27,16 @@ BLOCK = 64
 _CAUSAL = torch.ones(BLOCK, BLOCK, dtype=torch.bool).tril()
 
 _bounds: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("bounds")
-# Of the pass under way: "asked", that a mask with a window was wanted; "given", that a layer
-# handed its window over.
-_windows: ContextVar[set[str]] = ContextVar("windows")
 
 
 @contextmanager
 def packed(bounds: tuple[tuple[int, int], ...]) -> Iterator[None]:
-    """Within: rows hold texts at these bounds, once (N tokens) or twice (2N: base, tuned).
-
-    Raises:
-        UnsupportedError: where a window was only drawn into the mask, which is never made here.
-
-    """
-    token, windows = _bounds.set(bounds), _windows.set(set())
+    """Within: rows hold texts at these bounds, once (N tokens) or twice (2N: base, tuned)."""
+    token = _bounds.set(bounds)
     try:
         yield
-        if _windows.get() == {"asked"}:
-            raise UnsupportedError(
-                "This architecture limits attention to a window or to chunks by a mask alone, "
-                "which tunediff does not compute.",
-                "Compare recorded replies instead.",
-            )
     finally:
         _bounds.reset(token)
-        _windows.reset(windows)
 
 
 def _attend(
@@ -73,8 +58,12 @@ def _attend(
                 f"This architecture's attention needs '{name}', which tunediff does not compute.",
                 "Compare recorded replies instead.",
             )
-    if sliding_window is not None:
-        _windows.get().add("given")
+    if attention_mask is not None and sliding_window is None:
+        raise UnsupportedError(
+            "This architecture limits attention to a window or to chunks by a mask alone, which "
+            "tunediff does not compute.",
+            "Compare recorded replies instead.",
+        )
     bounds = _bounds.get()
     once = bounds[-1][1]
     if query.shape[2] == 2 * once:
@@ -153,9 +142,9 @@ def _blocked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) ->
     return out.view(1, heads, length, -1)
 
 
-def _no_mask(*_: Any, local_size: int | None = None, **__: Any) -> None:
-    if local_size is not None:
-        _windows.get().add("asked")
+def _no_mask(*_: Any, local_size: int | None = None, **__: Any) -> torch.Tensor | None:
+    # a mark for ``_attend``: a layer that gets it and no window of its own would see too much
+    return None if local_size is None else torch.ones((1, 1, 1, 1), dtype=torch.bool)
 
 
 AttentionInterface.register(NAME, _attend)

@@ -21,13 +21,14 @@ _PASSING = frozenset({
     "output_attentions", "return_dict", "chunk_size_feed_forward", "is_encoder_decoder",
     "problem_type", "tie_word_embeddings",
 })  # fmt: skip
+# The longest text's length, which decides nothing but where rotary positions are scaled by it.
+_BY_LENGTH = ("dynamic", "longrope", "yarn")
 _LENGTHS = frozenset({"max_position_embeddings", "n_positions", "n_ctx"})
 
 
 def meaningful(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that decides what the weights compute."""
     rope = config.get("rope_parameters") or config.get("rope_scaling")
-    # scaled rotary positions may depend on the longest text; plain ones do not
     passing = _PASSING if _scales(rope) else _PASSING | _LENGTHS
     return json.loads(json.dumps({k: v for k, v in config.items() if k not in passing}))
 
@@ -50,4 +51,4 @@ def _scales(rope: Any) -> bool:
         return False
     if any(isinstance(value, dict) for value in rope.values()):  # one for each kind of layer
         return any(_scales(value) for value in rope.values())
-    return (rope.get("rope_type") or rope.get("type") or "default") != "default"
+    return (rope.get("rope_type") or rope.get("type")) in _BY_LENGTH

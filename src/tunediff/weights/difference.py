@@ -50,16 +50,22 @@ def _paired(
     matcher = NameMatcher(base.names)
     pairs: list[tuple[str, str, str]] = []
     added: list[str] = []
-    for there in tuned.names:
+    taken: set[str] = set()
+    # exact names first, so that none that merely ends alike takes a tensor from them
+    for there in sorted(tuned.names, key=lambda name: (name not in base.tensors, name)):
         here = matcher.find(there)
-        if here is None and there == tuned.head:
+        if here in taken:
+            here = None
+        if here is None and there == tuned.head and base.head is None:
             here = base.input_embedding
         if here is not None:
+            taken.add(here)
             pairs.append((there, here, there))
         elif not BUFFER.search(there):
             added.append(there)
-    left = set(base.names) - {here for _, here, _ in pairs}
-    if base.head in left and tuned.head is None and tuned.input_embedding is not None:
+    left = set(base.names) - taken
+    tied = tuned.config.get("tie_word_embeddings") is not False
+    if base.head in left and tied and tuned.head is None and tuned.input_embedding is not None:
         left.discard(str(base.head))
         pairs.append((str(base.head), str(base.head), tuned.input_embedding))
     pairs = [pair for pair in pairs if not BUFFER.search(pair[0])]

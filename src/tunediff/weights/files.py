@@ -82,6 +82,12 @@ def _refuse_stray_link(folder: Path, path: Path, error: type[TunediffError]) -> 
         )
 
 
+def hub_revision(folder: Path) -> str | None:
+    """Return the commit that a folder of a hub cache holds (snapshots/COMMIT), else None."""
+    here = folder.resolve()
+    return here.name if here.parent.name == "snapshots" else None
+
+
 def read_json_object(path: Path, error: type[TunediffError]) -> dict[str, Any]:
     """Return a JSON file's object; raises ``error`` where it is anything else, or too large."""
     size = path.stat().st_size

@@ -32,16 +32,23 @@ class LoraFactors(Protocol):
     def base_tensor(self) -> str | None: ...  # noqa: D102
 
 
-def lora_geometry(modules: Sequence[LoraFactors], base: Checkpoint | None = None) -> Geometry:
+def lora_geometry(
+    modules: Sequence[LoraFactors], base: Checkpoint | None = None, *, beyond: str = ""
+) -> Geometry:
     """Return the geometry of ΔW = s·B·A, module by module.
 
     With ``base`` each module's ‖W‖_F is streamed from its file; without, ``relative`` is None.
-    Only the LoRA factors are seen: what else an adapter carries (DoRA magnitudes, whole modules)
-    is not in these figures.
+    ``beyond`` names what else the adapter carries (DoRA magnitudes, whole modules …): then s·B·A
+    is not the change, and every figure of it is None for that reason.
     """
-    measured = [_measure(module, base) for module in modules]
+    if beyond:
+        reason = f"The factors are not the whole change: the adapter has {beyond}."
+        measured = [Measured(m.name, None, None, None, _shape(m), reason=reason) for m in modules]
+    else:
+        measured = [_measure(module, base) for module in modules]
     parts, layers, total = tabulate(measured)
-    return Geometry(parts, layers, total, all(is_zero(module) for module in modules))
+    zero = not beyond and all(is_zero(module) for module in modules)
+    return Geometry(parts, layers, total, zero)
 
 
 def is_zero(module: LoraFactors) -> bool:
@@ -83,12 +90,16 @@ def _measure(module: LoraFactors, base: Checkpoint | None) -> Measured:
     sigma = singular_values(module.a, module.b, module.scale)
     if is_zero(module):
         sigma = np.zeros_like(sigma)
-    shape = (module.b.shape[0], module.a.shape[1])
     return Measured(
         name=module.name,
         sigma=sigma,
         frobenius=float(np.linalg.norm(sigma)),
         base=None if base is None or not module.base_tensor else base.frobenius(module.base_tensor),
-        shape=shape[::-1] if module.fan_in_fan_out else shape,
+        shape=_shape(module),
         rank=module.a.shape[0],
     )
+
+
+def _shape(module: LoraFactors) -> tuple[int, int]:
+    shape = (module.b.shape[0], module.a.shape[1])
+    return shape[::-1] if module.fan_in_fan_out else shape

@@ -56,11 +56,6 @@ class Geometry:
     missing: tuple[str, ...] = ()
     reshaped: tuple[str, ...] = ()
 
-    @property
-    def all_equal(self) -> bool:
-        """The same as ``delta_is_zero``, in the words of two checkpoints."""
-        return self.delta_is_zero
-
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return asdict(self)
