@@ -24,6 +24,7 @@ table of known traps, these rows are covered by tests of the pair and of scoring
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ from tunediff.errors import (
 )
 from tunediff.pair import hf_open
 from tunediff.pair.certificate import Probe, certify
+from tunediff.pair.from_files import certify_files
 from tunediff.pair.hf import HfPair
 from tunediff.pair.hf_probe import rms
 from tunediff.pair.open import open_pair
@@ -281,6 +283,39 @@ def test_a_tied_head_changes_on_merging(tmp_path: Path) -> None:
     floor = apart.noise_floor(items)["kl_base_tuned"]
     assert abs(one.kl_base_tuned.mean() - other.kl_base_tuned.mean()) > 1e3 * floor
     assert checks(apart.certificate)["merged_equals_unmerged"] is None
+
+
+def without_its_head(folder: Path, base: Path) -> Path:
+    """An untied model as a careless merge saves it: tied, and its own head dropped."""
+    shutil.copytree(base, folder)
+    factory.edit_json(folder / "config.json", tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_head_lost_on_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = factory.tiny_model(tmp_path / "base", "llama", tie=False)
+    lost = without_its_head(tmp_path / "lost", base)
+    for one, other, who in ((base, lost, "tuned"), (lost, base, "base")):
+        certificate = opened(one, other).certificate
+        assert not certificate.weights_equal
+        assert checks(certificate)["logits_differ"]
+        detail = next(c.detail for c in certificate.checks if c.name == "shapes_fit")
+        assert detail.endswith(f"; {who} alone ties its output head to its embedding")
+        (_, _, certificate), geometry = certify_files(one, other, "model")
+        assert not certificate.weights_equal
+        assert [p.name for p in geometry.modules if p.frobenius] == ["lm_head.weight"]
+
+    # a comparison that walks the tuned side's own parameters misses it: the logits do not
+    def walk(base: torch.nn.Module, tuned: torch.nn.Module) -> list[str]:
+        theirs = dict(base.named_parameters())
+        return [n for n, p in tuned.named_parameters() if not torch.equal(theirs[n], p)]
+
+    monkeypatch.setattr(hf_open, "share_equal_tensors", walk)
+    with pytest.raises(CertificateError, match=r"Every weight is equal.*logits differ by"):
+        opened(base, lost)
 
 
 # --- the base
@@ -551,6 +586,15 @@ def test_a_good_probe_passes() -> None:
 def test_each_fault_is_refused(fault: dict[str, Any]) -> None:
     with pytest.raises(CertificateError):
         certified(replace(GOOD, **fault))
+
+
+def test_equal_weights_have_equal_logits() -> None:
+    with pytest.raises(CertificateError, match="logits differ by 1e-09"):
+        certified(replace(GOOD, difference=1e-9), "full", weights_equal=True)
+    # an adapter of nothing may round, and no more
+    assert certified(replace(GOOD, difference=1e-9), weights_equal=True).weights_equal
+    with pytest.raises(CertificateError, match=r"logits differ by 0.1"):
+        certified(GOOD, weights_equal=True)
 
 
 def test_what_may_have_equal_logits() -> None:

@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 import factory
 from command import command
-from tunediff.errors import InputError, UnsupportedError
-from tunediff.pair.hf import HfPair
-from tunediff.pair.open import open_pair
+from tunediff.errors import (
+    CertificateError,
+    InputError,
+    NumericsError,
+    PairError,
+    UnsupportedError,
+)
+from tunediff.pair import hf_open
+from tunediff.pair.adapter import WEIGHTS as ADAPTER
+from tunediff.pair.hf import BytesPair, HfPair
+from tunediff.pair.hf_load import context_length, has_tokenizer
+from tunediff.pair.open import open_pair, resolve
+from tunediff.scoring import streams as streams_of
+from tunediff.scoring.packs import Pack
 from tunediff.values import Item
 
 SMALL = {
@@ -156,3 +170,223 @@ def test_a_fault_of_its_own_has_a_code_of_its_own(monkeypatch: pytest.MonkeyPatc
     assert (said.code, said.out) == (70, "")
     assert "ValueError: a fault" in said.err
     assert said.err.endswith("please report it with the lines above.\n")
+
+
+# --- texts beyond which packed neighbours would count
+
+
+def test_a_rotary_table_that_grows_with_the_longest_text(tmp_path: Path) -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 32,
+    }
+    lengths = {"max_position_embeddings": 128, "original_max_position_embeddings": 32}
+    base = model(tmp_path / "base", "phi3", **SMALL, **lengths, rope_parameters=rope)
+    pair = opened(base, tuned(base, tmp_path / "tuned"))
+    with pytest.raises(InputError, match="has 61 tokens; at most 32 fit"):
+        pair.encode([Item("a", text="x" * 60)], None, False)
+    # what is refused would be wrong: a long neighbour moves a short text's logits
+    streams = pair.engine.streams
+    short, long = torch.arange(20), torch.arange(60)
+
+    def logits(*texts: torch.Tensor) -> torch.Tensor:
+        pack = Pack.of(texts, streams.device)
+        return streams.logits(streams.one(pack, "base"), "base")[:20].clone()
+
+    assert (logits(short) - logits(short, long)).abs().max() > 1e-3
+    assert (logits(short) - logits(short, long[:32])).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "default"}}, 64),
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "dynamic"}}, 64),
+        ({"n_positions": 32}, 32),
+        ({"rope_parameters": None}, None),
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_parameters": {
+                    "full_attention": {
+                        "rope_type": "longrope",
+                        "original_max_position_embeddings": 16,
+                    },
+                    "sliding_attention": {"rope_type": "default"},
+                },
+            },
+            16,
+        ),
+        (
+            {
+                "max_position_embeddings": 64,
+                "original_max_position_embeddings": 8,
+                "rope_parameters": {"rope_type": "longrope"},
+            },
+            8,
+        ),
+    ],
+)
+def test_the_longest_text(config: dict[str, Any], most: int | None) -> None:
+    assert context_length(config) == most
+
+
+# --- what the tuned side brings
+
+
+def test_another_chat_template_is_said(tmp_path: Path) -> None:
+    base = factory.tiny_model(tmp_path / "base")
+    (base / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    full = factory.full_finetune(tmp_path / "full", base)
+    (full / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert opened(base, full).certificate.warnings == ()
+    (full / "chat_template.jinja").write_text("{{ 1 }}")
+    (warning,) = opened(base, full).certificate.warnings
+    assert warning.startswith("The tuned side brings another chat template than base's")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"])
+def test_a_tokenizer_of_any_format_is_seen(tmp_path: Path, name: str) -> None:
+    assert not has_tokenizer(tmp_path)
+    (tmp_path / name).touch()
+    assert has_tokenizer(tmp_path)
+
+
+def test_every_file_of_a_tokenizer_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(_name: str, *, allow_patterns: list[str], **_: Any) -> str:
+        asked.extend(allow_patterns)
+        return "."
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    resolve("placeholder/model", download=True)
+    files = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
+    assert [f for f in files if not any(fnmatch(f, pattern) for pattern in asked)] == []
+
+
+def test_an_adapter_with_a_tokenizer_of_its_own(tmp_path: Path) -> None:
+    base = factory.tiny_model(tmp_path / "base")
+    adapter = factory.lora_adapter(tmp_path / "adapter", base)
+    factory.tiny_tokenizer(adapter, add_bos=False)
+    with pytest.raises(PairError, match="another tokenizer than its base's") as error:
+        opened(base, adapter, bits_per_byte_only=True)
+    assert error.value.hint.startswith("Merge it into its base")
+
+
+# --- what peft makes of an adapter's files
+
+
+@pytest.mark.parametrize(
+    "how", [{"dora": True}, {"modules_to_save": ["lm_head"]}, {"embeddings": True}], ids=str
+)
+def test_a_tensor_that_peft_did_not_load_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    base = factory.tiny_model(tmp_path / "base")
+    adapter = factory.lora_adapter(tmp_path / "adapter", base, **how)
+    (check,) = [c for c in opened(base, adapter).certificate.checks if c.name == "tensors_used"]
+    assert f"all {len(load_file(adapter / ADAPTER))} tensors" in check.detail
+    right = PeftModel.from_pretrained
+
+    def spoiling(*args: Any, **kwargs: Any) -> Any:
+        wrapped = right(*args, **kwargs)
+        part = {"dora": "magnitude", "modules_to_save": "to_save", "embeddings": "embedding_B"}
+        name = next(n for n, _ in wrapped.named_parameters() if part[next(iter(how))] in n)
+        with torch.no_grad():
+            wrapped.get_parameter(name).view(-1)[3] += 1e-3
+        return wrapped
+
+    monkeypatch.setattr(PeftModel, "from_pretrained", spoiling)
+    with pytest.raises(
+        CertificateError, match=r"1 of the adapter's .* not in the model as they li"
+    ):
+        opened(base, adapter)
+
+
+# --- two unrelated models
+
+
+@pytest.fixture
+def unrelated(tmp_path: Path) -> tuple[Path, Path]:
+    base = factory.tiny_model(tmp_path / "one")
+    other = factory.tiny_model(tmp_path / "other", "mistral", hidden=64, add_bos=False)
+    return base, other
+
+
+def test_two_unrelated_models_are_proven_each(
+    unrelated: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = opened(*unrelated, bits_per_byte_only=True)
+    found = {check.name: check.passed for check in pair.certificate.checks}
+    assert found == {"tokenizers_differ": None, "deterministic": True, "packed_equals_single": True}
+    right = streams_of.run_backbone
+
+    def leaking(model: Any, pack: Pack) -> torch.Tensor:
+        leaks = model.config.model_type == "mistral"
+        return right(model, replace(pack, bounds=((0, len(pack.ids)),)) if leaks else pack)
+
+    monkeypatch.setattr(streams_of, "run_backbone", leaking)
+    with pytest.raises(CertificateError, match="The tuned model's packed logits differ"):
+        opened(*unrelated, bits_per_byte_only=True)
+
+
+def test_dropout_left_on_in_one_of_two_unrelated_models(
+    unrelated: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = hf_open.load_model
+
+    def one_on(*args: Any) -> Any:
+        model = load(*args)
+        if model.config.model_type == "mistral":
+            head = model.get_output_embeddings()
+            head.register_forward_hook(lambda _m, _a, z: torch.dropout(z, 0.1, train=True))
+        return model
+
+    monkeypatch.setattr(hf_open, "load_model", one_on)
+    with pytest.raises(CertificateError, match="Two identical passes gave different logits"):
+        opened(*unrelated, bits_per_byte_only=True)
+
+
+def test_the_speed_of_two_unrelated_models_is_of_each(unrelated: tuple[Path, Path]) -> None:
+    pair = opened(*unrelated, bits_per_byte_only=True)
+    assert isinstance(pair, BytesPair)
+    seen: dict[str, list[int]] = {"base": [], "tuned": []}
+    for name, side in zip(seen, pair._sides, strict=True):
+        right = side.one
+        side.one = lambda pack, *a, name=name, right=right: (  # type: ignore[method-assign]
+            seen[name].append(len(pack.ids)) or right(pack, *a)
+        )
+    (item,) = pair.encode([Item("a", text="the quick brown fox")], None, False)
+    assert item.tuned is not None
+    found = pair.speed([item])
+    assert all(value > 0 for value in found.values())
+    assert seen == {"base": [len(item.ids)] * 2, "tuned": [len(item.tuned.ids)] * 2}
+
+
+@pytest.mark.parametrize("most", [5, 0])
+def test_two_unrelated_models_halve_their_chunks(
+    unrelated: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    pair = opened(*unrelated, bits_per_byte_only=True)
+    asked = pair.encode([Item("a", text="the quick brown fox")], None, False)
+    (true,) = pair.score(asked)
+    right = streams_of.SeparateStreams.logits
+
+    def short(self: Any, h: torch.Tensor, *args: Any) -> torch.Tensor:
+        if len(h) > most:
+            raise torch.OutOfMemoryError("planted")
+        return right(self, h, *args)
+
+    monkeypatch.setattr(streams_of.SeparateStreams, "logits", short)
+    if not most:
+        with pytest.raises(NumericsError, match="Memory ran out on item 'a' of"):
+            list(pair.score(asked))
+        return
+    (found,) = pair.score(asked)
+    np.testing.assert_allclose(found.nll_base, true.nll_base, rtol=1e-5)
+    np.testing.assert_allclose(found.nll_tuned, true.nll_tuned, rtol=1e-5)
+    assert pair.engine.chunk <= most

@@ -30,7 +30,10 @@ PLANTED = {
         "test_check_command.py::test_another_run_does_not_go_into_the_folder",
     ],
     "merging rounds": ["test_certificate.py::test_merging_that_rounds"],
-    "the tied head is lost on merge": ["test_certificate.py::test_a_tied_head_changes_on_merging"],
+    "the tied head is lost on merge": [
+        "test_certificate.py::test_a_head_lost_on_merging",
+        "test_certificate.py::test_a_tied_head_changes_on_merging",
+    ],
     "BOS twice, or missing": [
         "test_encoding.py::test_two_bos_are_refused",
         "test_encoding.py::test_bos_is_context_and_never_scored",

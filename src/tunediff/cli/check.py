@@ -15,7 +15,6 @@ from tunediff.cli.output import printing
 from tunediff.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunediff.run.store import Run
     from tunediff.values import Suite
 
 Text = Annotated[
@@ -115,7 +114,8 @@ def check(
     Without texts the weights alone are compared. With 6 texts or more the verdict rests on an
     interval over texts; with fewer it is a point rule, and says so.
 
-    Exit codes: 0 done, 1 expectation not met, 2 bad input or a refused pair, 130 interrupted.
+    Exit codes: 0 done, 1 expectation not met, 2 bad input or a refused pair, 70 a fault of
+    tunediff itself, 130 interrupted.
     """
     from tunediff.findings.check import VERDICTS, refuse_thresholds
     from tunediff.findings.summary import summarize, without_texts
@@ -141,6 +141,7 @@ def check(
         return _finish(result, "", printer, as_json, expect)
 
     from tunediff.items.read import read
+    from tunediff.studies.check import measure_check
 
     suite = read(*(texts or ()), prompts=prompt or ())
     refuse_thresholds(len(suite.items), mse_threshold, ppl_threshold)
@@ -166,43 +167,6 @@ def check(
             )
         result = summarize(run, mse_threshold=mse_threshold, ppl_threshold=ppl_threshold)
         return _finish(result, _asked(suite), printer, as_json, expect)
-
-
-def measure_check(
-    base: str,
-    tuned: str,
-    suite: Suite,
-    out: Path,
-    *,
-    seed: int = 0,
-    max_length: int | None = None,
-    allow_truncation: bool = False,
-    progress: Any = None,
-    **opening: Any,
-) -> Run:
-    """Open the pair, weigh it, and measure the suite: what ``check`` does before it speaks."""
-    from tunediff.measures import BITS_PER_BYTE, BUILT_IN
-    from tunediff.pair.from_files import weigh
-    from tunediff.pair.open import locate, open_pair
-    from tunediff.run.measuring import measure
-
-    bytes_only = opening.get("bits_per_byte_only", False)
-    pair = open_pair(base, tuned, **opening)
-    weights = None
-    if "weights" in pair.offers:
-        where = {key: opening[key] for key in ("download", "revision") if key in opening}
-        weights = weigh(*locate(base, tuned, **where)).as_dict()
-    return measure(
-        pair,
-        suite,
-        out=out,
-        measures=(BITS_PER_BYTE,) if bytes_only else BUILT_IN,
-        seed=seed,
-        max_length=max_length,
-        allow_truncation=allow_truncation,
-        progress=progress,
-        weights=weights,
-    )
 
 
 def _finish(

@@ -69,24 +69,16 @@ def certify(
         CertificateError: naming the check that failed.
 
     """
-    if not probe.repeated:
-        raise CertificateError(
-            "Two identical passes gave different logits: something random is switched on.",
-            "Look for dropout or sampling inside the model's forward pass.",
-        )
+    _refuse_random(probe)
     if not probe.unchanged:
         raise CertificateError(
             "Loading the tuned side changed the base model's own logits.",
             "Report this architecture: the base would be compared with something else.",
         )
     bound = TOLERANCE * probe.noise
-    for side, error in (("base", probe.packed), ("tuned", probe.tuned_packed)):
-        if error is not None and not error <= bound:
-            raise CertificateError(
-                f"The {side} model's packed logits differ from its own forward pass by {error:.2g} "
-                f"(at most {bound:.2g}, ten times rounding noise, is right).",
-                "This architecture does something that packed scoring does not know; report it.",
-            )
+    _refuse_packed("base", probe.packed, bound)
+    if probe.tuned_packed is not None:
+        _refuse_packed("tuned", probe.tuned_packed, bound)
     if not probe.alone <= bound:
         raise CertificateError(
             f"The tuned side's logits differ by {probe.alone:.2g} between the pass of both sides "
@@ -162,3 +154,40 @@ def certify(
                 "serve it unmerged, or merge in float32.",
             )
     return Certificate(kind, tuple(checks), weights_equal, warnings)
+
+
+def certify_apart(base: Probe, tuned: Probe) -> Certificate:
+    """The certificate of two unrelated models, each of which is scored as it answers itself.
+
+    Raises:
+        CertificateError: naming the check that failed.
+
+    """
+    details = []
+    for side, probe in (("base", base), ("tuned", tuned)):
+        _refuse_random(probe)
+        _refuse_packed(side, probe.packed, TOLERANCE * probe.noise)
+        details.append(f"{probe.packed:.2g} ({side}; rounding noise is {probe.noise:.2g})")
+    checks = (
+        Check("tokenizers_differ", None, "two unrelated models"),
+        Check("deterministic", True, "two identical passes are bit-equal"),
+        Check("packed_equals_single", True, f"rms logit difference {', '.join(details)}"),
+    )
+    return Certificate("bits per byte", checks, False)
+
+
+def _refuse_random(probe: Probe) -> None:
+    if not probe.repeated:
+        raise CertificateError(
+            "Two identical passes gave different logits: something random is switched on.",
+            "Look for dropout or sampling inside the model's forward pass.",
+        )
+
+
+def _refuse_packed(side: str, error: float, bound: float) -> None:
+    if not error <= bound:
+        raise CertificateError(
+            f"The {side} model's packed logits differ from its own forward pass by {error:.2g} "
+            f"(at most {bound:.2g}, ten times rounding noise, is right).",
+            "This architecture does something that packed scoring does not know; report it.",
+        )

@@ -1,6 +1,7 @@
 """What must a backend do to be a pair?
 
-Six methods, and what it says of itself. ``tests/test_pair_contract.py`` runs on every backend that ``open.py`` names.
+Six methods, and what it says of itself. ``tests/test_pair_contract.py`` runs on every backend that
+``open.py`` names.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunediff.errors import PairError
+from tunediff.errors import NumericsError, PairError
 from tunediff.pair import encoding
 from tunediff.pair.hf_load import DTYPES, HfTokens
 from tunediff.pair.template import render_items, template_hash
-from tunediff.scoring import floor, head, precision
+from tunediff.scoring import floor, head, memory, precision
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
-from tunediff.scoring.streams import Streams
+from tunediff.scoring.streams import SideName, Streams
 from tunediff.values import Certificate, Encoded, Item, Scores, Side
 
 
@@ -118,19 +118,22 @@ class HfPair:
 
     def speed(self, items: Sequence[Encoded]) -> Mapping[str, float]:
         """Tokens per second of either side alone, its logits included, on the floor's sample."""
-        chosen = floor.sample(items)
         streams = self.engine.streams
-        pack = Pack.of([torch.from_numpy(item.ids) for item in chosen], streams.device)
-        seconds = {"base": math.inf, "tuned": math.inf}
+        return {side: self._speed(streams, side, items) for side in ("base", "tuned")}
+
+    def _speed(self, streams: Streams, side: SideName, items: Sequence[Encoded]) -> float:
+        texts = [torch.from_numpy(item.ids) for item in floor.sample(items)]
+        pack = Pack.of(texts, streams.device)
+        seconds = math.inf
         with precision.use(self.engine.kernel), precision.threads(self.engine.threads):
-            for side in ("base", "tuned", "base", "tuned"):  # the better of two: the first is cold
+            for _ in range(2):  # the better of two: the first is cold
                 began = time.perf_counter()
                 h = streams.one(pack, side)
                 for start in range(0, len(h), self.engine.chunk):
                     z = streams.logits(h[start : start + self.engine.chunk], side)
                     z[-1, -1].item()  # a GPU answers when it is done
-                seconds[side] = min(seconds[side], time.perf_counter() - began)
-        return {side: len(pack.ids) / s for side, s in seconds.items()}
+                seconds = min(seconds, time.perf_counter() - began)
+        return len(pack.ids) / seconds
 
     def token_text(self, token_id: int) -> str:
         """The text of one token id, for people."""
@@ -199,7 +202,32 @@ class BytesPair(HfPair):
         found = floor.noise_floor(self.engine, items)
         return {k: v for k, v in found.items() if k.startswith("bits_per_byte")}
 
+    def speed(self, items: Sequence[Encoded]) -> Mapping[str, float]:
+        """Tokens per second of either model, each over its own tokens."""
+        own = {"base": items, "tuned": [item.tuned for item in items if item.tuned is not None]}
+        return {
+            side: self._speed(streams, "base", own[side])
+            for side, streams in zip(own, self._sides, strict=True)
+        }
+
     def _nll(self, streams: Streams, item: Encoded) -> np.ndarray:
+        """The NLL of an item's scored tokens, in smaller chunks where memory runs out."""
+        while True:
+            try:
+                return self._nll_once(streams, item)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.ran_out(error):
+                    raise
+            memory.release()
+            if self.engine.chunk == 1:
+                raise NumericsError(
+                    f"Memory ran out on item '{item.item_id}' of {len(item.ids)} tokens alone.",
+                    "Use --max-length, a smaller --dtype, or another device.",
+                )
+            self.engine.halvings += 1
+            self.engine.chunk //= 2
+
+    def _nll_once(self, streams: Streams, item: Encoded) -> np.ndarray:
         with precision.use(self.engine.kernel), precision.threads(self.engine.threads):
             h = streams.one(Pack.of([torch.from_numpy(item.ids)], streams.device), "base")
             parts = []

@@ -243,15 +243,27 @@ class HfTokens:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder brings a tokenizer of its own."""
-    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    names = ("tokenizer.json", "vocab.json", "vocab.txt")
+    return any((folder / name).is_file() for name in names) or any(folder.glob("*.model"))
 
 
 def context_length(config: dict[str, Any]) -> int | None:
-    """The longest text that a model of this configuration reads, in tokens."""
-    for key in ("max_position_embeddings", "n_positions"):
-        if isinstance(config.get(key), int):
-            return config[key]
-    return None
+    """The longest text that a model of this configuration reads, in tokens.
+
+    Rotary tables of type dynamic and longrope depend on the longest text of a pass, once one is
+    longer than those of the original training: only up to there are packed texts independent.
+    """
+    ropes = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    originals = [
+        rope.get("original_max_position_embeddings")
+        or config.get("original_max_position_embeddings")
+        for rope in (ropes, *ropes.values())  # some configurations have one for each type of layer
+        if isinstance(rope, dict) and rope.get("rope_type") in ("dynamic", "longrope")
+    ]
+    whole = next(
+        (config[k] for k in ("max_position_embeddings", "n_positions") if k in config), None
+    )
+    return min((n for n in (whole, *originals) if isinstance(n, int)), default=None)
 
 
 def _first_line(error: BaseException) -> str:

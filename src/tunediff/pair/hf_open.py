@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from tunediff.errors import AdapterError, PairError, UnsupportedError
+from tunediff.errors import AdapterError, CertificateError, PairError, UnsupportedError
 from tunediff.pair import encoding
-from tunediff.pair.adapter import Adapter, read_adapter
-from tunediff.pair.certificate import certify
+from tunediff.pair.adapter import WEIGHTS, Adapter, read_adapter
+from tunediff.pair.certificate import Probe, certify, certify_apart
 from tunediff.pair.hf import BytesPair, HfPair
 from tunediff.pair.hf_load import (
     DTYPES,
@@ -44,7 +44,7 @@ from tunediff.scoring.streams import (
     SeparateStreams,
     SharedStreams,
 )
-from tunediff.values import Certificate, Check, Side
+from tunediff.values import Check, Side
 from tunediff.weights.checkpoint import Checkpoint
 from tunediff.weights.config import require_equal_meaning
 from tunediff.weights.files import hub_revision
@@ -81,6 +81,12 @@ def open_hf(
     tokens = HfTokens(base_path)
     tuned_tokens = HfTokens(tuned_path) if has_tokenizer(tuned_path) else tokens
     warnings = list(adapter.warnings) if adapter is not None else []
+    template = find_template(base_path)
+    if find_template(tuned_path) not in (None, template):
+        warnings.append(
+            "The tuned side brings another chat template than base's; messages are rendered with "
+            "base's on both sides."
+        )
     equal_tokens = _compare_tokenizers(tokens, tuned_tokens, bits_per_byte_only, warnings)
 
     model = _loaded(base_files, torch_dtype, where)
@@ -88,7 +94,7 @@ def open_hf(
     revision = hub_revision(tuned_path)
     common = {
         "tokens": tokens,
-        "template": find_template(base_path),
+        "template": template,
         "context": context_length(model.config.to_dict()),
         "dtype": dtype,
         "base": base_side,
@@ -98,21 +104,21 @@ def open_hf(
 
     if not equal_tokens:
         if tuned_files is None:
-            raise PairError("An adapter with a tokenizer of its own cannot be compared.", "")
+            raise PairError(
+                "The adapter brings another tokenizer than its base's, so it is no model of its "
+                "own that could be compared.",
+                "Merge it into its base, and give the merged model with --bits-per-byte-only.",
+            )
         other = _loaded(tuned_files, torch_dtype, where)
-        for m in (model, other):
-            use_packed_attention(m)
-        one, two = (SeparateStreams(m, m, compared=owners(m)) for m in (model, other))
-        certificate = Certificate(
-            "bits per byte", (Check("tokenizers_differ", None, "two unrelated models"),), False
-        )
+        with precision.threads(threads):
+            (one, base_probe), (two, tuned_probe) = (_alone(m, kernel) for m in (model, other))
         limits = [context_length(m.config.to_dict()) for m in (model, other)]
         common["context"] = min((n for n in limits if n is not None), default=None)
         return BytesPair(
             (one, two),
             tuned_tokens,
             tuned=Side(str(tuned_path), "full", tuned_files.fingerprint(), revision),
-            certificate=certificate,
+            certificate=certify_apart(base_probe, tuned_probe),
             engine=Engine(one, kernel, threads),
             **common,
         )
@@ -171,6 +177,16 @@ def use_packed_attention(model: Model) -> None:
     text._attn_implementation = attention.NAME
 
 
+def _alone(model: Model, kernel: precision.Kernel) -> tuple[SeparateStreams, Probe]:
+    """One of two unrelated models, and what the probe shows of it."""
+    ids = probe_ids(model)
+    before = library_logits(model, ids)
+    use_packed_attention(model)
+    streams = SeparateStreams(model, model, compared=owners(model))
+    with precision.use(kernel):
+        return streams, run_probe(model, Opened(streams, (), True), ids, before, None, True)
+
+
 def _shared(model: Model, adapter: Adapter) -> Opened:
     device = next(model.parameters()).device
     find = NameMatcher(name for name, _ in model.named_modules())
@@ -213,6 +229,7 @@ def _switched(model: Model, adapter: Adapter) -> Opened:
                 f"peft did not find all of the adapter's tensors: {warning.message}",
                 "The adapter was made for another base.",
             )
+    count = _loaded_as_stored(wrapped, adapter)
     inner = wrapped.get_base_model()
     compared = [
         module
@@ -222,7 +239,9 @@ def _switched(model: Model, adapter: Adapter) -> Opened:
     streams = SeparateStreams(inner, inner, wrapped.disable_adapter, compared, base_rows)
     checks = (
         Check(
-            "tensors_used", True, "every tensor of the adapter is used, none is missing or extra"
+            "tensors_used",
+            True,
+            f"all {count} tensors of the adapter are in the model, equal bit by bit",
         ),
         Check(
             "shapes_fit",
@@ -231,6 +250,33 @@ def _switched(model: Model, adapter: Adapter) -> Opened:
         ),
     )
     return Opened(streams, checks, adapter.delta_is_zero, as_base=wrapped.disable_adapter)
+
+
+def _loaded_as_stored(wrapped: Model, adapter: Adapter) -> int:
+    """How many tensors the adapter's file holds, all found again in the model that peft made."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    def plain(key: str) -> str:
+        return key.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")  # advice on saving; nothing is saved here
+        state = get_peft_model_state_dict(wrapped, save_embedding_layers=True)
+    loaded = {plain(key): tensor.cpu() for key, tensor in state.items()}
+    stored = {plain(key): x for key, x in load_file(adapter.path / WEIGHTS).items()}
+    lost = sorted(
+        key
+        for key, x in stored.items()
+        if key not in loaded or not torch.equal(loaded[key], x.to(loaded[key].dtype))
+    )
+    if lost:
+        raise CertificateError(
+            f"{len(lost)} of the adapter's {len(stored)} tensors are not in the model as they lie "
+            f"in the file ({lost[0]}).",
+            "Merge the adapter into its base, and compare the merged model.",
+        )
+    return len(stored)
 
 
 def _resized_rows(model: Model, adapter: Adapter) -> int | None:

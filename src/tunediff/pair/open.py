@@ -104,7 +104,14 @@ def resolve(name: str, *, download: bool = False, revision: str | None = None) -
                 name,
                 revision=revision,
                 local_files_only=not download,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer.model"],
+                allow_patterns=[
+                    "*.json",
+                    "*.safetensors",
+                    "*.jinja",
+                    "*.model",
+                    "merges.txt",
+                    "vocab.txt",
+                ],
             )
         )
     except LocalEntryNotFoundError:

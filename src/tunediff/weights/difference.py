@@ -56,11 +56,11 @@ def _paired(
         here = matcher.find(there)
         if here in taken:
             here = None
-        if here is None and there == tuned.head and base.head is None:
-            here = base.input_embedding
         if here is not None:
             taken.add(here)
             pairs.append((there, here, there))
+        elif there == tuned.head and base.head is None and base.input_embedding is not None:
+            pairs.append((there, base.input_embedding, there))
         elif not BUFFER.search(there):
             added.append(there)
     left = set(base.names) - taken
