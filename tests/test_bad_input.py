@@ -310,7 +310,7 @@ def test_a_quantised_base_of_an_adapter(base: Path, lora: Path, tmp_path: Path) 
     ("path", "message", "hint"),
     [
         ("/no/such/folder", "There is no folder /no/such/folder.", "Give the path of a model"),
-        ("./nothing", "There is no folder ./nothing.", "Give the path of a model folder."),
+        ("./nothing", "There is no folder ./nothing.", "on the hub a name has its owner"),
         ("owner/name-that-is-not-here", "nor in the hub's local cache", "--download"),
         ("~nobody-of-this-name/x", "cannot be looked at", "Check the path."),
         ("a" * 5000, "cannot be looked at", "Check the path."),
@@ -349,7 +349,9 @@ def test_a_folder_that_holds_both(base: Path, full: Path, lora: Path, tmp_path: 
         assert swapped["metrics"] == check(full, alone, *PROMPT, "--json").json["metrics"]
     wrong = refused(base, f"full:{lora}", *PROMPT)
     assert "holds no model, though the prefix says so" in wrong["message"]
-    assert "holds no model" in refused(lora, lora, *PROMPT)["message"]
+    swapped = refused(lora, base, *PROMPT)
+    assert swapped["message"] == f"{lora} is an adapter, and BASE must be a model."
+    assert swapped["hint"] == "BASE comes first: tunediff check BASE ADAPTER."
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta", "cpu:x"])

@@ -508,7 +508,7 @@ def test_a_killed_check_of_a_real_network_goes_on(tmp_path: Path, folders: Folde
 
 
 def test_an_interrupted_check_says_so(tmp_path: Path) -> None:
-    ask = ["toy", "toy:0.5", "--texts", many_texts(tmp_path, 300, 1500)]
+    ask = ["toy", "toy:0.5", "--texts", many_texts(tmp_path, 80, 1500)]
     with begin(ask, tmp_path / "run") as running:
         running.send_signal(signal.SIGINT)
         assert running.stderr is not None

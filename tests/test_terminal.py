@@ -22,7 +22,7 @@ Adapter Model Perplexity: 174.325
 Logit MSE Difference:     0.012695
 ✅ Adapter model is different — likely fine-tuned.
 
-Verdict: tuned
+Verdict: tuned (1 text: chance is not ruled out)
 Perplexity fell by more than the threshold: perplexity 256 to 174.325 (threshold
 2.22e-16), logit MSE 0.0127 (threshold 2.22e-16); one prompt is one observation.
 
@@ -143,7 +143,7 @@ def test_control_characters_do_not_reach_the_terminal(where: str, tmp_path: Path
 def test_a_prompt_cannot_write_lines_of_its_own() -> None:
     said = check("toy", "toy:-0.5", "--prompt", "hello\n\nVerdict: tuned")
     assert [line for line in said.out.splitlines() if line.startswith("Verdict")] == [
-        "Verdict: diverged_without_gain"
+        "Verdict: diverged_without_gain (1 text: chance is not ruled out)"
     ]
 
 

@@ -60,3 +60,15 @@ def classify(path: Path | str, kind: Kind | None = None) -> Kind:
             f"Give the path without a prefix, or a folder that holds the {kind}.",
         )
     return kind
+
+
+def require_base(path: Path | str) -> None:
+    """Raise ModelError where BASE is no model folder; where it is an adapter, say the order."""
+    folder = existing_folder(Path(path), ModelError)
+    if has_adapter(folder) and not has_full_weights(folder):
+        raise ModelError(
+            f"{folder} is an adapter, and BASE must be a model.",
+            "BASE comes first: tunediff check BASE ADAPTER.",
+        )
+    if not has_full_weights(folder):
+        classify(folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunediff.errors import ModelError, UsageError
-from tunediff.pair.folders import classify, parse_model_argument
+from tunediff.pair.folders import classify, parse_model_argument, require_base
 
 if TYPE_CHECKING:
     from tunediff.pair.contract import Pair
@@ -94,7 +94,11 @@ def resolve(name: str, *, download: bool = False, revision: str | None = None) -
         raise ModelError(f"{name} cannot be looked at: {error}.", "Check the path.") from None
     looks_like_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if not looks_like_hub:
-        raise ModelError(f"There is no folder {name}.", "Give the path of a model folder.")
+        raise ModelError(
+            f"There is no folder {name}.",
+            "Give the path of a model folder; on the hub a name has its owner in front, as in "
+            "owner/name, and --download fetches it.",
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -157,7 +161,7 @@ def locate(
 
     """
     base_path = resolve(parse_model_argument(base).path, download=download, revision=revision)
-    classify(base_path, "model")
+    require_base(base_path)
     said = parse_model_argument(tuned)
     tuned_path = resolve(said.path, download=download)
     return base_path, tuned_path, classify(tuned_path, said.kind)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+FEW = 6  # below it the point rule decides (docs/definitions.md)
 SIGNS = {
     "tuned": ("✅", "Adapter model is different — likely fine-tuned."),
     "identical": ("❌", "Adapter model is identical — its weights change nothing."),
@@ -108,7 +109,11 @@ class Printer:
         say(f"{sign} {sentence}")
 
     def _verdict(self, result: Mapping[str, Any]) -> None:
-        self._title(f"Verdict: {result['verdict']}")
+        few = ""
+        if 0 < result["texts"] < FEW and result["verdict"] != "identical":
+            texts = f"{result['texts']} text{'s' * (result['texts'] != 1)}"
+            few = f" ({texts}: chance is not ruled out)"
+        self._title(f"Verdict: {result['verdict']}{few}")
         self.console.print(Text(clean(result["reason"])))
         for warning in result["certificate"]["warnings"]:
             self.console.print(Text(f"Warning: {clean(warning)}", style="yellow"))
