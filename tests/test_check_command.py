@@ -467,6 +467,8 @@ def begin(ask: list[Any], run: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment({}),
+        # a test run in the background of a shell ignores SIGINT, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (run / "rows" / "part-00000.parquet").exists():
         assert running.poll() is None, running.communicate()[1].decode()
