@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-FEW = 6  # below it the point rule decides (docs/definitions.md)
+from tunediff.findings.check import FEWEST_TEXTS
+
 SIGNS = {
     "tuned": ("✅", "Adapter model is different — likely fine-tuned."),
     "identical": ("❌", "Adapter model is identical — its weights change nothing."),
@@ -110,7 +111,7 @@ class Printer:
 
     def _verdict(self, result: Mapping[str, Any]) -> None:
         few = ""
-        if 0 < result["texts"] < FEW and result["verdict"] != "identical":
+        if 0 < result["texts"] < FEWEST_TEXTS and result["verdict"] != "identical":
             texts = f"{result['texts']} text{'s' * (result['texts'] != 1)}"
             few = f" ({texts}: chance is not ruled out)"
         self._title(f"Verdict: {result['verdict']}{few}")
