@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import json
 import sys
@@ -40,6 +42,9 @@ def main() -> None:
     Exit codes: 0 done, 1 expectation not met, 2 bad input or a refused pair, 130 interrupted, 70 a
     fault of tunediff itself, with its traceback.
     """
+    # At its end the interpreter collects garbage among all that torch and transformers made, which
+    # takes over a second; frozen, it is left to the system.
+    atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone

@@ -6,7 +6,9 @@ and nothing stands in for a model that could not be opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +130,20 @@ def resolve(name: str, *, download: bool = False, revision: str | None = None) -
         raise ModelError(f"{name} could not be fetched: {first}", "Check the name.") from error
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: an import of torch and transformers makes millions of objects
+    and no garbage, and collecting them over and over is a fifth of its time.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _open_hf(
     base: str,
     tuned: str,
@@ -139,7 +155,8 @@ def _open_hf(
     bits_per_byte_only: bool,
 ) -> Pair:
     base_path, tuned_path, kind = locate(base, tuned, download=download, revision=revision)
-    from tunediff.pair.hf_open import open_hf
+    with _uncollected():
+        from tunediff.pair.hf_open import open_hf
 
     return open_hf(
         base_path,
