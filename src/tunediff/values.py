@@ -17,12 +17,25 @@ AXES: tuple[Axis, ...] = ("target", "general", "safety", "fluency")
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """Something a reply has to meet that a program can check.
+
+    ``kind``: a name of IFEval's, such as "length_constraints:number_words". ``details``: its
+    arguments by name; those that are null are left out.
+    """
+
+    kind: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One thing asked of both models.
 
     Exactly one of these is given: ``text`` (all its tokens but the first are scored), ``prompt``
-    and ``reply`` (the reply's tokens are scored), or ``messages`` (the last message, an
-    assistant's, is scored; the rest is rendered by the chat template).
+    and perhaps ``reply``, the reference (its tokens are scored), or ``messages`` (the last message,
+    an assistant's, is scored; the rest is rendered by the chat template). A prompt without a
+    reference can be answered, not scored.
     """
 
     id: str
@@ -33,6 +46,11 @@ class Item:
     axis: Axis = "target"
     group: str | None = None  # what is resampled together; None: the item alone
     source: str = ""  # "file:line", for error messages
+    choices: tuple[str, ...] | None = None  # of a multiple choice, each a continuation of prompt
+    answer: int | None = None  # which of the choices is right
+    label: str | None = None  # of a safety prompt: "refuse" or "comply"
+    category: str | None = None  # such as a subject; lists by category are exploratory
+    constraints: tuple[Constraint, ...] | None = None  # what a reply has to meet, checkable
 
     @property
     def shown(self) -> str:
@@ -119,6 +137,55 @@ TOKEN_METRICS: tuple[str, ...] = (
 """The arrays of :class:`Scores`, in the order of the kernels' output columns."""
 
 
+Stop = Literal["end", "length", "stop_string", "recorded"]
+"""Why a reply ended: the end token, the limit, a stop string; or it was only read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one model answered to one prompt.
+
+    ``ids``: the generated token ids up to the end token, which is left out; None where only the
+    text is known. ``text``: without a stop string and what follows it.
+    """
+
+    text: str
+    ids: tuple[int, ...] | None = None
+    stop: Stop = "recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How replies are made.
+
+    ``temperature`` 0 is greedy. ``top_p``: the fewest likeliest tokens of that much probability.
+    ``seed``: of the sampling noise, which is a function of (seed, prompt, sample, position).
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How likely both models find each of an item's choices.
+
+    ``base`` and ``tuned``: ln probability of each choice after the prompt, (C,), summed over its
+    tokens. ``tokens`` and ``bytes_scored``: how many each choice has, (C,). ``reason`` is set, and
+    every array empty, where the item failed.
+    """
+
+    item_id: str
+    base: np.ndarray
+    tuned: np.ndarray
+    tokens: np.ndarray
+    bytes_scored: np.ndarray
+    reason: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What one measure found on one item: sums and a count, or a reason why there is none.
@@ -137,6 +204,13 @@ class Observation:
 @dataclass(frozen=True, slots=True)
 class Measure:
     """A function from two models' answers to the same item to numbers.
+
+    ``needs`` names what the function is given:
+
+    - "scores" (or "nll", where the NLL alone suffices): ``function(scores)``, the item's Scores;
+    - "replies": ``function(item, base, tuned)``, the item and a Reply of either side;
+    - "samples": the same with all sampled replies of either side, sequences of Reply;
+    - "choices": ``function(item, choices)``, the item and its Choices.
 
     ``direction``: +1 where higher is better, -1 where lower is, 0 where there is none.
     ``pool``: how sums become the figure: "mean" (sum / count) or "rms" (root of sum / count).
