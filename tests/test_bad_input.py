@@ -368,6 +368,8 @@ def jsonl(*rows: Any) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+FOUND = "has nothing to ask (columns found: 'Q', 'A')."
+NEEDED = "Give each row one of: text; prompt and reply"
 LONG = "word " * 300
 BAD_TEXTS: dict[str, tuple[str, bytes, str, str]] = {
     "empty file": ("t.txt", b"", "t.txt is empty", "Give at least one text."),
@@ -381,10 +383,15 @@ BAD_TEXTS: dict[str, tuple[str, bytes, str, str]] = {
         "t.jsonl",
         jsonl({"id": 1, "text": "a b"}, {"id": "1", "text": "c d"}),
         "The id '1' occurs twice: t.jsonl:1 and t.jsonl:2.",
-        "Give each item an id of its own",
+        "an item without one is called by its row, counted from 0",
     ),
     "not JSON": ("t.jsonl", b"{text}\n", "t.jsonl:1", ""),
     "NaN": ("t.jsonl", b'{"text": "a", "id": NaN}\n', "t.jsonl:1", ""),
+    "other columns of a CSV": ("t.csv", b"Q,A\na,b\n", f"t.csv:2 {FOUND}", NEEDED),
+    "other columns of JSONL": ("t.jsonl", jsonl({"Q": "a", "A": "b"}), f":1 {FOUND}", NEEDED),
+    "other columns of JSON": ("t.json", b'[{"Q": "a", "A": "b"}]', f":1 {FOUND}", NEEDED),
+    "a list of texts": ("t.json", b'["a text"]', "t.json:1 holds 'a text'", '{"text": "…"}'),
+    "a CSV of its header alone": ("t.csv", b"text\n", "t.csv is empty", "first line of a .csv"),
     "unknown kind": ("t.docx", b"x", "t.docx ends in '.docx'", "Give a file that ends in .txt"),
     "too long": ("t.jsonl", jsonl({"text": LONG}), "at most 256 fit", "--allow-truncation"),
     "messages without a template": (

@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import factory
 from command import Said, check, command, environment, process, started
 from faults import contents
 from tunediff.findings.check import VERDICTS
+from tunediff.pair import from_files
+from tunediff.pair.toy import ToyPair
 from tunediff.values import TOKEN_METRICS
 
 PROMPT = "the quick brown fox jumps over a lazy dog"
@@ -141,10 +143,17 @@ def test_a_process_of_its_own_writes_nothing_else(folders: Folders) -> None:
     ("arguments", "message"),
     [
         (["check", "--nope", "a", "b"], "No such option: --nope"),
-        (["check"], "BASE is needed once, as an argument or as --base_model_path; neither came."),
-        (["check", "a"], "TUNED is needed once, as an argument or as --adapter_path; neither"),
+        (["check"], "BASE and TUNED are missing: two models are compared."),
+        (["check", "a"], "TUNED is missing: two models are compared, and only 'a' came."),
+        (
+            ["check", "--adapter_path", "b"],
+            "BASE is missing: two models are compared, and only 'b'",
+        ),
         (["check", "a", "b", "c"], "Got unexpected extra argument"),
-        (["check", "a", "b", "--adapter_path", "b"], "TUNED is needed once"),
+        (
+            ["check", "a", "b", "--adapter_path", "c"],
+            "TUNED came twice: as the argument 'b' and as --adapter_path 'c'.",
+        ),
         (["check", "a", "b", "--seed", "x"], "Invalid value for '--seed'"),
         (["check", "a", "b", "--seed", "-1"], "Invalid value for '--seed'"),
         (["check", "a", "b", "--max-length", "1"], "Invalid value for '--max-length'"),
@@ -414,6 +423,10 @@ def test_a_run_is_kept_and_read_again(folders: Folders, tmp_path: Path) -> None:
     again = check(*ask)
     assert again.json == first.json
     assert contents(tmp_path / "run") == before
+    assert first.err == ""
+    assert again.err == f"All parts were there in {ask[-1]}; nothing was scored again.\n"
+    (tmp_path / "run" / "rows" / "part-00000.parquet").unlink()
+    assert check(*ask).err == f"Went on with the run in {ask[-1]}: 0 of 1 parts were there.\n"
     # without the folder, and with the texts in another order: the same numbers
     pairs = [EIGHT[i : i + 2] for i in range(0, 16, 2)]
     alone = check(*ask[:2], *EIGHT, "--json").json
@@ -424,10 +437,15 @@ def test_a_run_is_kept_and_read_again(folders: Folders, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (["toy:0.5", *EIGHT[:14]], "suite.asked"),
-        (["toy:0.25", *EIGHT], "tuned.fingerprint"),
-        (["toy:0.5", *EIGHT, "--seed", "1"], "seed"),
-        (["toy:0.5", *EIGHT, "--max-length", "999"], "max_length"),
+        (["toy:0.5", *EIGHT[:14]], "the texts."),
+        (["toy:0.25", *EIGHT], "the tuned model or adapter."),
+        (["toy:0.5", *EIGHT, "--seed", "1"], "seed (0 there, 1 here)."),
+        (["toy:0.5", *EIGHT, "--max-length", "999"], "max length (none there, 999 here)."),
+        (
+            # a limit changes the tokens that are asked; the texts may be the same
+            ["toy:0.5", *EIGHT, "--max-length", "9", "--allow-truncation"],
+            "allow truncation (false there, true here); max length (none there, 9 here).",
+        ),
     ],
 )
 def test_another_run_does_not_go_into_the_folder(
@@ -438,7 +456,7 @@ def test_another_run_does_not_go_into_the_folder(
     before = contents(run)
     error = check("toy", *change, "--out", run, "--json").error
     assert error["code"] == "run"
-    assert f"{run} belongs to another run: its {named} is " in error["message"]
+    assert error["message"] == f"{run} belongs to another run; these differ: {named}"
     assert "Choose another folder" in error["hint"]
     assert contents(run) == before
 
@@ -511,13 +529,92 @@ def test_a_killed_check_of_a_real_network_goes_on(tmp_path: Path, folders: Folde
 
 def test_an_interrupted_check_says_so(tmp_path: Path) -> None:
     ask = ["toy", "toy:0.5", "--texts", many_texts(tmp_path, 80, 1500)]
-    with begin(ask, tmp_path / "run") as running:
+    run = tmp_path / "run"
+    with begin(ask, run) as running:
         running.send_signal(signal.SIGINT)
         assert running.stderr is not None
         said = running.stderr.read().decode()
     assert running.returncode == 130, said
-    assert said == "Interrupted. With --out, the same command goes on where it stopped.\n"
-    assert check(*ask, "--out", tmp_path / "run").code == 0
+    parts = json.loads((run / "run.json").read_bytes())["found"]["parts"]
+    there = len(list((run / "rows").glob("*.parquet")))
+    holds = f"{run} holds {there} of {parts} parts"
+    assert said == f"Interrupted. {holds}; the command that began it goes on from there.\n"
+    again = check(*ask, "--out", run)
+    assert again.code == 0
+    assert again.err == (
+        f"Went on with the run in {run}: {there} of {parts} parts were there.\n"
+        if there < parts
+        else f"All parts were there in {run}; nothing was scored again.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("out", "when", "left"),
+    [
+        (False, "score", "Nothing is kept without --out RUN; with it, a run goes on where it sto"),
+        (True, "noise_floor", "Nothing was kept in {run} yet."),
+        (True, "score", "{run} holds 0 of 1 parts; the command that began it goes on from there."),
+    ],
+)
+def test_what_an_interrupted_check_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: bool, when: str, left: str
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ToyPair, when, interrupted)
+    run = tmp_path / "run"
+    said = check("toy", "toy:0.5", *EIGHT, *(("--out", run) if out else ()))
+    assert (said.code, said.out) == (130, "")
+    assert said.err.startswith("Interrupted. " + left.format(run=run))
+    assert said.err.count("\n") == 1
+
+
+def test_an_interrupted_check_of_weights_promises_nothing(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_files, "certify_files", interrupted)
+    said = check(folders.base(), folders.lora())
+    assert (said.code, said.err.strip()) == (130, "Interrupted.")
+
+
+def keys_of(tree: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The way to each key of nested objects."""
+    for key in tree if isinstance(tree, dict) else ():
+        yield (*above, key)
+        yield from keys_of(tree[key], (*above, key))
+
+
+def test_a_record_without_any_one_of_its_keys(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ask = ("toy", "toy:0.5", "--prompt", PROMPT, "--out", run)
+    assert check(*ask).code == 0
+    whole = (run / "run.json").read_bytes()
+    refused = set()
+    for keys in list(keys_of(json.loads(whole))):
+        record = json.loads(whole)
+        inner = record
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        for how in ((), ("--json",)):
+            (run / "run.json").write_text(json.dumps(record))
+            said = check(*ask, *how)
+            assert said.code in (0, 2), (keys, said.err)
+            if said.code == 2 and how:
+                assert said.error["code"] == "run", keys
+                assert said.error["hint"].startswith("Choose another folder")
+                refused.add(keys)
+    assert {("schema_version",), ("found",), ("found", "items"), ("finished",)} <= refused
+    assert ("identity", "seed") in refused
+
+
+def test_help_names_the_seeds_options() -> None:
+    said = " ".join(command("check", "--help").out.split())
+    assert "--base_model_path BASE and --adapter_path TUNED may be written" in said
 
 
 def test_every_token_metric_is_in_the_table() -> None:

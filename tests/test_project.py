@@ -168,6 +168,17 @@ def test_torch_is_pinned_without_a_local_tag() -> None:
     assert [line for line in pins if not re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line)] == []
 
 
+def test_no_jinja_of_which_the_sandbox_leaks_is_allowed() -> None:
+    """Before 3.1.6 a template could reach str.format through the attr filter (CVE-2025-27516)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    [lowest] = [line for line in project["dependencies"] if line.startswith("jinja2")]
+    [pinned] = [line for line in pins if line.startswith("jinja2")]
+    for line, sign in ((lowest, ">="), (pinned, "==")):
+        version = line.removeprefix(f"jinja2{sign}").split(".")
+        assert [int(part) for part in version] >= [3, 1, 6]
+
+
 def test_changelog_has_a_place_for_the_next_line() -> None:
     assert "\n## Unreleased\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 

@@ -17,7 +17,7 @@ import pytest
 
 from faults import contents
 from tunediff.errors import NumericsError, RunError
-from tunediff.run.store import Run, recording, strict_json
+from tunediff.run.store import Run, kept_parts, recording, strict_json
 from tunediff.run.tables import TOKEN_COLUMNS, rows_bytes
 from tunediff.values import Row
 
@@ -160,19 +160,26 @@ def test_a_part_without_one_of_its_files_does_not_exist(tmp_path: Path) -> None:
     [
         (
             {**IDENTITY, "seed": 1, "suite": {"asked": "def"}},
-            "its seed is 0, that of this one is 1.",
+            "the texts; seed (0 there, 1 here).",
         ),
         (
-            {**IDENTITY, "suite": {"asked": "def"}},
-            'its suite.asked is "abc", that of this one is "def".',
+            {**IDENTITY, "max_length": 9, "suite": {"asked": "def"}},
+            "max length (absent there, 9 here).",  # which changes what is asked by itself
         ),
         (
             {**IDENTITY, "suite": {"asked": "abc", "name": "x"}},
-            'its suite.name is absent, that of this one is "x".',
+            """the texts' name (absent there, "x" here).""",
         ),
         (
             {**IDENTITY, "margins": [0.02, 0.01]},
-            "its margins is [0.02, null], that of this one is [0.02, 0.01].",
+            "margins ([0.02, null] there, [0.02, 0.01] here).",
+        ),
+        ({**IDENTITY, "base": {"fingerprint": "f" * 64}}, "base."),
+        ({**IDENTITY, "template": "0a" * 32, "measures": {"kl": {}}}, "the measures; template."),
+        (
+            {**IDENTITY, "dtype": None, **dict.fromkeys("abcd", True)},
+            "a (absent there, true here); b (absent there, true here); c (absent there, true "
+            "here); d (absent there, true here); and 1 more.",
         ),
     ],
 )
@@ -183,9 +190,9 @@ def test_another_run_is_refused_and_nothing_is_written(
     before = snapshot(tmp_path)
     with pytest.raises(RunError) as error, recording(tmp_path, identity, found):
         pass
-    assert error.value.message == f"{tmp_path} belongs to another run: {says}"
+    assert error.value.message == f"{tmp_path} belongs to another run; these differ: {says}"
     assert error.value.hint == (
-        "Choose another folder, or repeat the run with the settings that it began with."
+        "Choose another folder, or give the texts, models and settings that it began with."
     )
     assert snapshot(tmp_path) == before
 
@@ -273,9 +280,12 @@ def _torn(folder: Path) -> None:
     [
         (lambda f: (f / "run.json").unlink(), "is not a run folder: it has no run.json"),
         (_newer, "has schema version 2; this tunediff reads up to 1"),
-        (_torn, "run.json is damaged: JSONDecodeError"),
-        (lambda f: (f / "run.json").write_text("[]"), "run.json is damaged: TypeError"),
-        (lambda f: (f / "run.json").write_text("{}"), "run.json is damaged: KeyError"),
+        (_torn, "run.json is damaged: "),
+        (lambda f: (f / "run.json").write_text("[]"), "run.json is damaged: "),
+        (
+            lambda f: (f / "run.json").write_text("{}"),
+            "run.json is damaged: it has no 'schema_version' where one is needed",
+        ),
     ],
 )
 def test_a_record_that_cannot_be_read_is_an_error(
@@ -285,6 +295,29 @@ def test_a_record_that_cannot_be_read_is_an_error(
     spoil(tmp_path)
     with pytest.raises(RunError, match=says):
         Run.open(tmp_path)
+
+
+def test_a_missing_key_of_the_record_is_an_error_for_whoever_asks(tmp_path: Path) -> None:
+    run = two_parts(tmp_path)
+    assert run.record["found"].get("items") is None
+    for part in (run.record["found"], run.record["found"]["noise_floor"]):
+        with pytest.raises(RunError, match="is damaged: it has no 'items' where") as error:
+            part["items"]
+        assert error.value.hint == "Choose another folder and run again."
+
+
+def test_kept_parts(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert kept_parts(folder) is None
+    with recording(folder, IDENTITY, found) as recorder:
+        assert kept_parts(folder) == (0, 2)
+        recorder.write_part(0, [ROW], TOKENS, [PROBE])
+    assert kept_parts(folder) == (1, 2)
+    two_parts(folder)
+    assert kept_parts(folder) == (2, 2)
+    _torn(folder)
+    with pytest.raises(RunError, match="is damaged"):
+        kept_parts(folder)
 
 
 def test_a_flipped_bit_in_a_table_is_an_error(tmp_path: Path) -> None:

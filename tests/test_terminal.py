@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from rich.cells import cell_len
 import factory
 from command import check, process
 from tunediff.pair.toy import ToyPair
+from tunediff.report import terminal
 from tunediff.report.terminal import WIDTH, Printer, clean, quoted
 
 ONE_TOY_RUN = """\
@@ -115,6 +119,41 @@ def test_truncation_is_said_aloud() -> None:
     assert "Truncated: 1 text, 2 tokens left out." in said.out
 
 
+def heard(monkeypatch: pytest.MonkeyPatch, capsys: Any, quiet: float) -> Iterator[Any]:
+    """A run in a log, step by step: yields its update function, then what it has said so far."""
+    monkeypatch.setattr(terminal, "_QUIET", quiet)
+    monkeypatch.setattr(terminal, "_PAUSE", quiet)
+    with Printer().progress() as update:
+        yield update
+        said = ""
+        while True:
+            until = time.monotonic() + 20 * min(quiet, 0.25)
+            while time.monotonic() < until:
+                said += capsys.readouterr().err
+                time.sleep(0.01)
+            yield said.splitlines()
+
+
+def test_a_log_is_told_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    steps = heard(monkeypatch, capsys, quiet=0.02)
+    update = next(steps)
+    lines = ["Opening the models and measuring the noise floor"]
+    assert next(steps) == lines  # once, however long it takes
+    for done in (1024, 4096):
+        update(done, 20480)
+        lines.append(f"Scored {done:,} of 20,480 tokens")
+        assert next(steps) == lines
+    steps.close()
+    assert not [t for t in threading.enumerate() if t.name == "progress"]
+
+
+def test_a_short_run_says_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    steps = heard(monkeypatch, capsys, quiet=terminal._QUIET)
+    next(steps)(1, 2)
+    assert next(steps) == []
+    steps.close()
+
+
 HOSTILE = (
     "\x1b[31mred\x1b[0m \x1b]8;;http://a.example\x07link \x9b2J bell\x07 \u202eback\u2066 \r\nover"
 )
@@ -176,6 +215,15 @@ def test_missing_figures_are_dashes_never_zeros() -> None:
     assert "Base Model Perplexity:    –\n" in shown
     row = next(line for line in shown.splitlines() if line.startswith("Jensen"))
     assert row.split() == ["Jensen–Shannon", "–", "–", "–", "nats/token"]
+
+
+def test_an_item_is_told_from_a_line_of_its_file() -> None:
+    result = _result("toy:0.5")
+    result["texts"], result["failed"] = 2, [{"item": "2", "reason": "Its logits are infinite."}]
+    result["candidates"]["item"] = "3"
+    shown = Printer().check(result, "2 texts")
+    assert "Not scored: item '2': Its logits are infinite.\n" in shown
+    assert "at the end of item '3' (where they differ most)\n" in shown
 
 
 def test_a_small_logit_mse_is_not_shown_as_zero() -> None:

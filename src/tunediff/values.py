@@ -78,6 +78,7 @@ class Encoded:
     ``ids``: int64 (T,). ``scored``: strictly rising positions t with 0 <= t < T-1; position t is
     scored on the token that follows, ``ids[t + 1]``. ``probe``: the position whose next-token
     candidates are shown: the last one of a text, the last one of the prompt of a prompt-and-reply.
+    A prompt that is to be answered has no scored position.
     ``bytes_scored``: UTF-8 bytes of the scored tokens' text. ``truncated``: tokens cut off.
     """
 

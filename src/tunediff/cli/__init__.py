@@ -61,13 +61,12 @@ def main() -> None:
     except OSError as error:
         _refuse("system", f"The system refused: {error}.", "Check disk and permissions.", arguments)
     except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("Interrupted.\n")
         status = 130
     except Exception:  # left to Python it would end in 1, which says "expectation not met"
         traceback.print_exc()
         sys.stderr.write("This is a fault of tunediff: please report it with the lines above.\n")
         status = 70
-    if status == 130:
-        sys.stderr.write("Interrupted. With --out, the same command goes on where it stopped.\n")
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,11 @@ from tunediff.errors import UsageError
 
 if TYPE_CHECKING:
     from tunediff.values import Suite
+
+_BOTH = (
+    "Write: tunediff check BASE TUNED --prompt TEXT, where BASE is the model before tuning, and "
+    "TUNED the adapter or the model after it."
+)
 
 Text = Annotated[
     list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A text to ask. Repeatable.")
@@ -111,6 +117,8 @@ def check(
 ) -> int:
     """Is TUNED really a fine-tuned BASE, and does it predict the texts better?
 
+    --base_model_path BASE and --adapter_path TUNED may be written for the two arguments.
+
     Without texts the weights alone are compared. With 6 texts or more the verdict rests on an
     interval over texts; with fewer it is a point rule, and says so.
 
@@ -123,6 +131,8 @@ def check(
 
     base = _one_of("BASE", base, "--base_model_path", base_model_path)
     tuned = _one_of("TUNED", tuned, "--adapter_path", adapter_path)
+    if base is None or tuned is None:
+        raise _missing(base, tuned)
     if expect is not None and expect not in VERDICTS:
         raise UsageError(
             f"--expect {expect} is not a verdict.", f"It is one of {', '.join(VERDICTS)}."
@@ -141,19 +151,20 @@ def check(
         return _finish(result, "", printer, as_json, expect)
 
     from tunediff.items.read import read
+    from tunediff.run.store import kept_parts
     from tunediff.studies.check import measure_check
 
     suite = read(*(texts or ()), prompts=prompt or ())
     refuse_thresholds(len(suite.items), mse_threshold, ppl_threshold)
-    with ExitStack() as stack:
-        if out is None:
-            out = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+    before = None if out is None else kept_parts(out)
+    with _interruptible(out), ExitStack() as stack:
+        folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
         with printer.progress() as progress:
             run = measure_check(
                 base,
                 tuned,
                 suite,
-                out,
+                folder,
                 seed=seed,
                 max_length=max_length,
                 allow_truncation=allow_truncation,
@@ -165,6 +176,8 @@ def check(
                 revision=revision,
                 bits_per_byte_only=bits_per_byte_only,
             )
+        if before is not None:
+            _say_reused(folder, *before)
         result = summarize(run, mse_threshold=mse_threshold, ppl_threshold=ppl_threshold)
         return _finish(result, _asked(suite), printer, as_json, expect)
 
@@ -194,14 +207,52 @@ def _asked(suite: Suite) -> str:
     return f"{len(suite.items)} texts ({suite.name})"
 
 
-def _one_of(name: str, given: str | None, option: str, other: str | None) -> str:
-    if (given is None) == (other is None):
-        came = "neither came" if given is None else "both came"
+def _one_of(name: str, given: str | None, option: str, other: str | None) -> str | None:
+    if given is not None and other is not None:
         raise UsageError(
-            f"{name} is needed once, as an argument or as {option}; {came}.",
-            "Write: tunediff check BASE TUNED --prompt TEXT",
+            f"{name} came twice: as the argument {given!r} and as {option} {other!r}.", _BOTH
         )
-    return given or other or ""
+    return other if given is None else given
+
+
+def _missing(base: str | None, tuned: str | None) -> UsageError:
+    if base is None and tuned is None:
+        return UsageError("BASE and TUNED are missing: two models are compared.", _BOTH)
+    name, came = ("BASE", tuned) if base is None else ("TUNED", base)
+    return UsageError(f"{name} is missing: two models are compared, and only {came!r} came.", _BOTH)
+
+
+@contextmanager
+def _interruptible(out: Path | None) -> Iterator[None]:
+    """Say what an interrupted run left behind; its folder may also hold another run."""
+    from tunediff.report.terminal import clean
+    from tunediff.run.store import kept_parts
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is None:
+            left = "Nothing is kept without --out RUN; with it, a run goes on where it stopped."
+        elif (kept := kept_parts(out)) is None:
+            left = f"Nothing was kept in {clean(str(out))} yet."
+        else:
+            left = (
+                f"{clean(str(out))} holds {kept[0]} of {kept[1]} parts; the command that began it "
+                "goes on from there."
+            )
+        sys.stderr.write(f"Interrupted. {left}\n")
+        raise typer.Exit(130) from None
+
+
+def _say_reused(out: Path, there: int, parts: int) -> None:
+    from tunediff.report.terminal import clean
+
+    folder = clean(str(out))
+    if there == parts:
+        line = f"All parts were there in {folder}; nothing was scored again."
+    else:
+        line = f"Went on with the run in {folder}: {there} of {parts} parts were there."
+    sys.stderr.write(line + "\n")
 
 
 def _refuse_without_texts(

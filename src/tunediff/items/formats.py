@@ -20,7 +20,8 @@ from tunediff.errors import InputError
 from tunediff.items.bounds import FIELD_LIMIT, LINE_LIMIT, check_line, shown
 
 REPLIES = ("reply", "response", "completion")  # three names for one column
-COLUMNS = ("id", "text", "prompt", *REPLIES, "messages", "axis", "group")
+ANSWERS = ("choices", "answer", "label", "category", "constraints")  # what a reply is held against
+COLUMNS = ("id", "text", "prompt", *REPLIES, "messages", "axis", "group", *ANSWERS)
 MARKER = "<|endoftext|>"
 _SEPARATOR = re.compile(re.escape(MARKER) + r"(?:\r?\n)?")
 _PARQUET_BATCH = 256  # rows decompressed at a time
@@ -111,12 +112,8 @@ def from_json(text: str, name: str) -> Iterator[Row]:
 
 
 def from_csv(text: str, name: str) -> Iterator[Row]:
-    """Comma-separated, with a header, quoted by ``"``; a ``messages`` cell holds JSON."""
-    limit = csv.field_size_limit(FIELD_LIMIT)
-    try:
-        rows = list(_csv_rows(text, name))
-    finally:
-        csv.field_size_limit(limit)
+    """Comma-separated, with a header, quoted by ``"``; a cell of lists or objects holds JSON."""
+    rows = csv_cells(text, name)
     if not rows:
         return
     (header_where, header), *body = rows
@@ -129,6 +126,15 @@ def from_csv(text: str, name: str) -> Iterator[Row]:
             )
         values = {column: cell or None for column, cell in zip(header, cells, strict=True)}
         yield Row(where, values)
+
+
+def csv_cells(text: str, name: str) -> list[tuple[str, list[str]]]:
+    """Each row of a CSV file as "file:line" and its cells, the header among them."""
+    limit = csv.field_size_limit(FIELD_LIMIT)
+    try:
+        return list(_csv_rows(text, name))
+    finally:
+        csv.field_size_limit(limit)
 
 
 def from_parquet(path: Path, name: str) -> Iterator[Row]:

@@ -1,19 +1,21 @@
 """What does a row ask?
 
 Exactly one of three forms: ``text``; ``prompt`` with ``reply`` (or ``response``, or
-``completion``); ``messages``. Beside it ``id``, ``axis`` and ``group``. Other columns are left
-alone; a form that is doubtful is refused, never guessed.
+``completion``); ``messages``. Beside it ``id``, ``axis`` and ``group``, and, where the models are
+to answer, what a reply is held against: ``choices`` and ``answer``, ``label``, ``category``,
+``constraints``. Other columns are left alone; a form that is doubtful is refused, never guessed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from tunediff.errors import InputError
 from tunediff.items.bounds import check_characters, check_field, shown
 from tunediff.items.formats import REPLIES, Row, strict_json
-from tunediff.values import AXES, Axis, Item
+from tunediff.values import AXES, Axis, Constraint, Item
 
 _WAY_OUT = (
     "Give each row one of: text; prompt and reply (or response, or completion); messages, "
@@ -21,8 +23,15 @@ _WAY_OUT = (
 )
 
 
-def to_item(row: Row, default_id: str, default_axis: Axis) -> Item:
+def to_item(row: Row, default_id: str, default_axis: Axis, to_answer: bool = False) -> Item:
     """The item of a row.
+
+    Args:
+        row: the columns, and where they stand.
+        default_id: the id of a row that gives none.
+        default_axis: the axis of a row that names none.
+        to_answer: whether the models are to answer the item. Then a prompt may stand without a
+            reply, and the columns that a reply is held against are read; else they are left alone.
 
     Raises:
         InputError: naming the row's place, what it held and what was needed.
@@ -37,19 +46,24 @@ def to_item(row: Row, default_id: str, default_axis: Axis) -> Item:
         raise _refused("has more than one reply", row)
     if not forms:
         raise _refused("has a reply but no prompt" if replies else "has nothing to ask", row)
-    if forms == ["prompt"] and not replies:
+    if forms == ["prompt"] and not replies and not to_answer:
         raise _refused("has a prompt but no reply", row)
 
     asked: dict[str, Any]
     if forms == ["text"]:
         asked = {"text": _text(given, "text", row.where)}
     elif forms == ["prompt"]:
-        asked = {
-            "prompt": _text(given, "prompt", row.where),
-            "reply": _text(given, replies[0], row.where),
-        }
+        asked = {"prompt": _text(given, "prompt", row.where)}
+        if replies:
+            asked["reply"] = _text(given, replies[0], row.where)
     else:
         asked = {"messages": _messages(given["messages"], row.where)}
+    if to_answer:
+        asked |= _held_against(given, row.where)
+        if "choices" in asked and "prompt" not in asked:
+            raise _refused("has choices but no prompt", row)
+        if "choices" in asked:
+            asked.setdefault("reply", asked["choices"][asked["answer"]])
     return Item(
         id=_name(given, "id", row.where) or default_id,
         axis=_axis(given.get("axis"), default_axis, row.where),
@@ -134,3 +148,75 @@ def _message(value: Any, where: str) -> Mapping[str, str]:
     check_field(fields["role"], "role", where)
     check_characters(fields["content"], "content", where)  # a blank system message is valid
     return {"role": fields["role"], "content": fields["content"]}
+
+
+def _held_against(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of an item that a reply is held against; those that are not given are left out.
+
+    An ``answer`` without ``choices`` is some other column.
+    """
+    fields: dict[str, Any] = {}
+    if "choices" in given:
+        fields["choices"] = _choices(given["choices"], where)
+        fields["answer"] = _answer(given.get("answer"), len(fields["choices"]), where)
+    if "label" in given:
+        if given["label"] not in ("refuse", "comply"):
+            raise InputError(
+                f"{where}: label is {shown(given['label'])}, not refuse or comply.",
+                "Correct it, or rename the column if it means something else.",
+            )
+        fields["label"] = given["label"]
+    if "category" in given:
+        fields["category"] = _name(given, "category", where)
+    if "constraints" in given:
+        fields["constraints"] = _constraints(given["constraints"], where)
+    return fields
+
+
+def _choices(value: Any, where: str) -> tuple[str, ...]:
+    hint = 'Write choices as a list, each a continuation of the prompt: [" one", " two"].'
+    if isinstance(value, str):
+        value = strict_json(value, f"{where}: choices")
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(c, str) for c in value):
+        raise InputError(f"{where}: choices is {shown(value)}, not a list of two texts.", hint)
+    for number, choice in enumerate(value):
+        check_field(choice, f"choice {number}", where)
+        if choice in value[:number]:
+            raise InputError(f"{where}: the choice {shown(choice)} occurs twice.", hint)
+    return tuple(value)
+
+
+def _answer(value: Any, choices: int, where: str) -> int:
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):  # a CSV file's cell
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < choices:
+        what = "has choices but no answer" if value is None else f"answer is {shown(value)}"
+        raise InputError(
+            f"{where}: {what}; needed is the right choice's number, from 0 to {choices - 1}.",
+            "Write answer as that number.",
+        )
+    return value
+
+
+def _constraints(value: Any, where: str) -> tuple[Constraint, ...]:
+    if isinstance(value, str):
+        value = strict_json(value, f"{where}: constraints")
+    if not isinstance(value, list) or not value:
+        raise _no_constraint(value, f"{where}: constraints")
+    return tuple(_constraint(one, f"{where}: constraint {i}") for i, one in enumerate(value))
+
+
+def _constraint(value: Any, where: str) -> Constraint:
+    known = isinstance(value, dict) and not set(value) - {"kind", "details"}
+    kind = value.get("kind") if known else None
+    details = (value.get("details") or {}) if known else None
+    if not isinstance(kind, str) or not kind.strip() or not isinstance(details, dict):
+        raise _no_constraint(value, where)
+    return Constraint(kind, {name: d for name, d in details.items() if d is not None})
+
+
+def _no_constraint(value: Any, where: str) -> InputError:
+    return InputError(
+        f"{where} is {shown(value)}; needed are a kind and its details.",
+        'Write constraints as a list: [{"kind": "punctuation:no_comma", "details": {}}].',
+    )

@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tunediff.errors import InputError, UsageError
 from tunediff.items import formats
@@ -26,7 +27,7 @@ _READERS: dict[str, Callable[[str, str], Iterator[formats.Row]]] = {
     ".json": formats.from_json,
     ".csv": formats.from_csv,
 }
-_SUFFIXES = (*_READERS, ".parquet")
+SUFFIXES = (*_READERS, ".parquet")
 
 
 def read(
@@ -57,19 +58,22 @@ def read(
         raise UsageError("There is nothing to ask.", "Give a file, or a prompt.")
 
     items: list[Item] = []
-    names = _names(sources)
+    names = names_of(sources)
     for source, name in zip(sources, names, strict=True):
         prefix = f"{name}:" if len(sources) > 1 else ""
-        rows = enumerate(_rows(source, name))
+        rows = enumerate(rows_of(source, name))
         found = [to_item(row, f"{prefix}{number}", axis) for number, row in rows]
         if not found:
-            raise InputError(f"{name} is empty: it holds no item.", "Give at least one row.")
+            raise InputError(
+                f"{name} is empty: it holds no item.",
+                "Give at least one row; the first line of a .csv names its columns.",
+            )
         items.extend(found)
     for number, prompt in enumerate(prompts, 1):
         row = formats.Row(f"prompt {number}", {"text": prompt})
         items.append(to_item(row, f"prompt-{number}", axis))
 
-    _refuse_duplicates(items)
+    refuse_duplicates(items)
     stems = [Path(name).stem for name in names] + (["prompts"] if prompts else [])
     return Suite("+".join(stems), tuple(items), content_hash(items))
 
@@ -77,17 +81,28 @@ def read(
 def content_hash(items: Iterable[Item]) -> str:
     """sha256 over what is asked, whatever file and format it came from.
 
-    Over the id, the text, prompt, reply or messages, the axis and the group of each item. The
-    order counts: packs, and so a run's last bits and its parts, follow it.
+    Over the id, the text, prompt, reply or messages, the axis and the group of each item, and
+    what a reply is held against where that is given. The order counts: packs, and so a run's last
+    bits and its parts, follow it.
     """
     digest = hashlib.sha256(b"tunediff items 1\n")
     for item in items:
         asked = [item.id, item.axis, item.group, item.text, item.prompt, item.reply, item.messages]
+        asked += _held_against(item)
         digest.update(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _names(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
+def _held_against(item: Item) -> list[dict[str, Any]]:
+    """The fields of ``ANSWERS`` that are set, if any: items without them keep the hash they had."""
+    fields = {name: getattr(item, name) for name in formats.ANSWERS}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if item.constraints is not None:
+        fields["constraints"] = [[one.kind, dict(one.details)] for one in item.constraints]
+    return [fields] if fields else []
+
+
+def names_of(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     """What each source is called: its file name, or its path where two names are the same."""
 
     def printable(text: str) -> str:
@@ -99,28 +114,41 @@ def _names(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     return names if len(set(names)) == len(names) else paths
 
 
-def _rows(source: str | os.PathLike[str], name: str) -> Iterator[formats.Row]:
+def rows_of(source: str | os.PathLike[str], name: str) -> Iterator[formats.Row]:
+    """The rows of a file in our own formats, or of standard input."""
+    suffix = Path(source).suffix.lower()
+    if source != "-" and suffix == ".parquet":
+        _check_file(Path(source), SUFFIXES)
+        return formats.from_parquet(Path(source), name)
+    text = text_of(source, name)
     if source == "-":
-        text = decode(_capped(sys.stdin.buffer.read(FILE_LIMIT + 1), name), name)
         reader = formats.from_jsonl if text.lstrip().startswith("{") else formats.from_txt
     else:
+        reader = _READERS[suffix]
+    return reader(text, name)
+
+
+def text_of(
+    source: str | os.PathLike[str], name: str, suffixes: Sequence[str] = SUFFIXES
+) -> str:
+    """The characters of a file that ends in one of ``suffixes``, or of standard input."""
+    if source == "-":
+        data = sys.stdin.buffer.read(FILE_LIMIT + 1)
+    else:
         path = Path(source)
-        _check_file(path)
-        if path.suffix.lower() == ".parquet":
-            return formats.from_parquet(path, name)
+        _check_file(path, suffixes)
         try:
             with path.open("rb") as file:
                 data = file.read(FILE_LIMIT + 1)
         except OSError as error:
             raise _unreadable(path, error) from None
-        text = decode(_capped(data, name), name)
-        reader = _READERS[path.suffix.lower()]
+    text = decode(_capped(data, name), name)
     if not text.strip():
         raise InputError(f"{name} is empty: it holds no item.", "Give at least one text.")
-    return reader(text, name)
+    return text
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, suffixes: Sequence[str]) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -135,10 +163,10 @@ def _check_file(path: Path) -> None:
         )
     if not stat.S_ISREG(mode):
         raise InputError(f"{path} is not a regular file.", "Pipe it in and give - as the file.")
-    if path.suffix.lower() not in _SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise InputError(
             f"{path} ends in {shown(path.suffix)}, a kind of file that is not read.",
-            f"Give a file that ends in {', '.join(_SUFFIXES)}, or - for standard input.",
+            f"Give a file that ends in {', '.join(suffixes)}, or - for standard input.",
         )
 
 
@@ -155,12 +183,13 @@ def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
     return InputError(f"{shown(str(path))} cannot be read: {what}.", "Check the path and rights.")
 
 
-def _refuse_duplicates(items: Sequence[Item]) -> None:
+def refuse_duplicates(items: Sequence[Item]) -> None:
     seen: dict[str, str] = {}
     for item in items:
         if item.id in seen:
             raise InputError(
                 f"The id {shown(item.id)} occurs twice: {seen[item.id]} and {item.source}.",
-                "Give each item an id of its own, or none (1 and '1' are the same id).",
+                "Give each item an id of its own, or give none: an item without one is called by "
+                "its row, counted from 0 (1 and '1' are the same id).",
             )
         seen[item.id] = item.source

@@ -1,15 +1,18 @@
 """What must a backend do to be a pair?
 
-Six methods, and what it says of itself. ``tests/test_pair_contract.py`` runs on every backend that
+A few methods, and what it says of itself; what it does not offer, it refuses. ``tests/test_pair_contract.py`` runs on every backend that
 ``open.py`` names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from tunediff.values import Certificate, Encoded, Item, Scores, Side
+from tunediff.values import Certificate, Encoded, Generation, Item, Reply, Scores, Side
+
+SideName = Literal["base", "tuned"]
+BOTH: tuple[SideName, ...] = ("base", "tuned")
 
 
 class Pair(Protocol):
@@ -18,7 +21,7 @@ class Pair(Protocol):
     base: Side
     tuned: Side
     certificate: Certificate
-    offers: frozenset[str]  # of: "scores", "nll", "weights"
+    offers: frozenset[str]  # of: "scores", "nll", "weights", "replies"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -35,6 +38,35 @@ class Pair(Protocol):
         """Every token metric of every item, in the order given.
 
         An item whose logits are not finite yields Scores with a ``reason`` and empty arrays.
+        """
+        ...
+
+    def prompts(self, items: Sequence[Item], max_length: int | None) -> list[Encoded]:
+        """Token ids of what stands before each item's reply; nothing of it is scored.
+
+        An item's prompt as it is, or its messages (without the assistant's last) by the chat
+        template. Raises InputError where an item cannot be answered.
+        """
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[Encoded],
+        generation: Generation,
+        sample: int = 0,
+        sides: Sequence[SideName] = BOTH,
+    ) -> Iterator[tuple[Reply | None, Reply | None]]:
+        """Base's and tuned's reply to every prompt, in the order given; None of a side not asked.
+
+        ``sample``: from 0; with a temperature of 0 all samples are the same. Raises NumericsError,
+        naming the item, where logits are not finite.
+        """
+        ...
+
+    def continuation(self, prompt: Encoded, reply_ids: Sequence[int]) -> Encoded:
+        """A prompt with the tokens of a reply behind it, which are scored as they are.
+
+        Raises InputError for a reply without tokens, or with one that not both models know.
         """
         ...
 

@@ -73,14 +73,7 @@ def spans(item: Item, tokens: Tokens, render: Render) -> Spans:
 
     """
     if item.messages is not None:
-        for message in item.messages:
-            for special in tokens.special_texts:
-                if special in message["content"]:
-                    raise InputError(
-                        f"{_where(item)} has the special token {special!r} inside a message, where "
-                        "it would be read as the template's own.",
-                        "Remove it from the message's content.",
-                    )
+        _refuse_special(item, tokens)
         context_text, text = render(item)
         ids, offsets = tokens(text, special=False, parse_special=True)
         context = len(context_text)
@@ -88,12 +81,27 @@ def spans(item: Item, tokens: Tokens, render: Render) -> Spans:
         text = item.text if item.text is not None else (item.prompt or "") + (item.reply or "")
         ids, offsets = tokens(text, special=True, parse_special=False)
         context = None if item.text is not None else len(item.prompt or "")
+    _refuse_two_bos(item, ids, tokens)
+    return Spans(text, np.array(ids, np.int64), _whole(offsets), context)
+
+
+def _refuse_special(item: Item, tokens: Tokens) -> None:
+    for message in item.messages or ():
+        for special in tokens.special_texts:
+            if special in message["content"]:
+                raise InputError(
+                    f"{_where(item)} has the special token {special!r} inside a message, where "
+                    "it would be read as the template's own.",
+                    "Remove it from the message's content.",
+                )
+
+
+def _refuse_two_bos(item: Item, ids: Sequence[int], tokens: Tokens) -> None:
     if len(ids) > 1 and tokens.bos is not None and ids[0] == ids[1] == tokens.bos:
         raise InputError(
             f"{_where(item)} begins with two BOS tokens (id {tokens.bos}).",
             "Remove the BOS text from the data or the template: it is added once already.",
         )
-    return Spans(text, np.array(ids, np.int64), _whole(offsets), context)
 
 
 def _whole(offsets: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -186,6 +194,77 @@ def encode_bytes(
     return encoded[0], encoded[1]
 
 
+def prompt(
+    item: Item, tokens: Tokens, render: Callable[[Item], str], max_length: int | None
+) -> Encoded:
+    """Token ids of what stands before an item's reply; nothing is scored.
+
+    A plain prompt has the special tokens that the tokenizer puts in front of a text, and none that
+    it puts behind one: the text goes on.
+
+    Args:
+        item: a prompt or messages.
+        tokens: the tokenizer.
+        render: messages by the chat template, up to where the assistant begins.
+        max_length: at most this many token ids, BOS included; None: no limit.
+
+    Raises:
+        InputError: a plain text, which nobody answers; no token at all, or too many; two BOS;
+            special-token text in a message.
+
+    """
+    if item.messages is not None:
+        _refuse_special(item, tokens)
+        ids, _ = tokens(render(item), special=False, parse_special=True)
+    elif item.prompt is not None:
+        ids, offsets = tokens(item.prompt, special=True, parse_special=False)
+        if item.prompt:
+            ids = ids[: max(at for at, (_, stop) in enumerate(offsets) if stop) + 1]
+        else:
+            ids = ids[:1] if ids[:1] == [tokens.bos] else []
+    else:
+        raise InputError(
+            f"{_where(item)} is a text, which has no prompt that could be answered.",
+            "Give a prompt or messages.",
+        )
+    _refuse_two_bos(item, ids, tokens)
+    if not ids:
+        raise InputError(
+            f"{_where(item)} has an empty prompt, and the tokenizer begins texts with no token of "
+            "its own; there is nothing to go on from.",
+            "Give a prompt.",
+        )
+    if max_length is not None and len(ids) > max_length:
+        raise InputError(
+            f"The prompt of {_where(item, 'item')} has {len(ids)} tokens; at most {max_length} fit "
+            "before a reply.",
+            "Shorten it.",
+        )
+    return Encoded(item.id, np.array(ids, np.int64), np.empty(0, np.int64), len(ids) - 1, 0)
+
+
+def continuation(prompt: Encoded, reply_ids: Sequence[int], bytes_scored: int) -> Encoded:
+    """A prompt with a reply behind it, the reply's tokens scored.
+
+    Raises:
+        InputError: for a reply without tokens.
+
+    """
+    if not len(reply_ids):
+        raise InputError(
+            f"Item '{prompt.item_id}' has a reply without tokens, of which none can be scored.",
+            "Leave empty replies out.",
+        )
+    probe = len(prompt.ids) - 1
+    return Encoded(
+        item_id=prompt.item_id,
+        ids=np.concatenate([prompt.ids, np.array(reply_ids, np.int64)]),
+        scored=np.arange(probe, probe + len(reply_ids)),
+        probe=probe,
+        bytes_scored=bytes_scored,
+    )
+
+
 def within(encoded: Encoded, rows: int) -> Encoded:
     """The same item, if a model of so many vocabulary entries knows all of its tokens.
 
@@ -202,8 +281,8 @@ def within(encoded: Encoded, rows: int) -> Encoded:
     return encoded
 
 
-def _where(item: Item) -> str:
-    return f"Item '{item.id}'" + (f" ({item.source})" if item.source else "")
+def _where(item: Item, what: str = "Item") -> str:
+    return f"{what} '{item.id}'" + (f" ({item.source})" if item.source else "")
 
 
 def tokenizer_identity(serialised: str) -> dict[str, Any]:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,19 +20,21 @@ import torch
 
 from tunediff.errors import NumericsError, PairError
 from tunediff.pair import encoding
-from tunediff.pair.hf_load import DTYPES, HfTokens
-from tunediff.pair.template import render_items, template_hash
-from tunediff.scoring import floor, head, memory, precision
+from tunediff.pair.hf_load import DTYPES, HfTokens, has_tokenizer
+from tunediff.pair.contract import BOTH
+from tunediff.pair.contract import SideName as Asked
+from tunediff.pair.template import render_items, render_prompts, template_hash
+from tunediff.scoring import floor, generate, head, memory, precision, sampling
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.streams import SideName, Streams
-from tunediff.values import Certificate, Encoded, Item, Scores, Side
+from tunediff.values import Certificate, Encoded, Generation, Item, Reply, Scores, Side
 
 
 class HfPair:
     """Base and tuned of the transformers library, opened together; see ``contract.Pair``."""
 
-    offers = frozenset({"scores", "nll", "weights"})
+    offers = frozenset({"scores", "nll", "weights", "replies"})
 
     def __init__(
         self,
@@ -49,6 +53,13 @@ class HfPair:
         self.template = template
         self.context = context
         self._dtype = dtype
+        self._tuned_tokenizer: HfTokens | None = None
+
+    def with_template(self, template: str) -> HfPair:
+        """The same pair, whose messages are rendered by another chat template."""
+        other = copy.copy(self)
+        other.template = template
+        return other
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -86,15 +97,70 @@ class HfPair:
     def _renderer(self, items: Sequence[Item]) -> Callable[[Item], tuple[str, str]]:
         # all conversations in one go: each call of the template's sandbox starts a process
         talks = [item for item in items if item.messages is not None]
-        tokenizer = self.tokens.tokenizer
-        rendered = render_items(
-            self.template,
-            talks,
-            bos_token=tokenizer.bos_token,
-            eos_token=tokenizer.eos_token,
-        ) if talks else []  # fmt: skip
+        rendered = render_items(self.template, talks, **self._special()) if talks else []
         texts = dict(zip((item.id for item in talks), rendered, strict=True))
         return lambda item: texts[item.id]
+
+    def _special(self) -> dict[str, str | None]:
+        tokenizer = self.tokens.tokenizer
+        return {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+
+    def prompts(self, items: Sequence[Item], max_length: int | None) -> list[Encoded]:
+        """Token ids of what stands before each item's reply, with room for one token of it."""
+        self._require_replies()
+        room = None if self.context is None else self.context - 1
+        limit = min((n for n in (max_length, room) if n is not None), default=None)
+        talks = [item for item in items if item.messages is not None]
+        rendered = render_prompts(self.template, talks, **self._special()) if talks else []
+        texts = dict(zip((item.id for item in talks), rendered, strict=True))
+        rows = self.engine.streams.vocabulary
+        found = [encoding.prompt(i, self.tokens, lambda i: texts[i.id], limit) for i in items]
+        return [encoding.within(encoded, rows) for encoded in found]
+
+    def generate(
+        self,
+        prompts: Sequence[Encoded],
+        generation: Generation,
+        sample: int = 0,
+        sides: Sequence[Asked] = BOTH,
+    ) -> Iterator[tuple[Reply | None, Reply | None]]:
+        """Base's and tuned's reply to every prompt, in the order given; see ``contract.Pair``.
+
+        A reply ends at any end token of either side, of its generation settings or its tokenizer,
+        so that one rule holds for both.
+        """
+        self._require_replies()
+        sampling.check(generation)
+        own = (self.tokens.eos, self._tokens_of("tuned").eos)
+        ends = {*self.engine.streams.ends, *(end for end in own if end is not None)}
+        rules = generate.Rules(generation, sample, frozenset(ends), self._read, self.context)
+        return generate.generate(self.engine, prompts, rules, sides)
+
+    def continuation(self, prompt: Encoded, reply_ids: Sequence[int]) -> Encoded:
+        """A prompt with the tokens of a reply behind it, which are scored as they are."""
+        self._require_replies()
+        text = self.tokens.behind(int(prompt.ids[-1]), reply_ids, special=True)
+        found = encoding.continuation(prompt, reply_ids, len(text.encode()))
+        return encoding.within(found, self.engine.streams.vocabulary)
+
+    def _require_replies(self) -> None:
+        if "replies" not in self.offers:
+            raise PairError(
+                "Two models with different tokenizers do not answer the same prompts here.",
+                "Compare recorded replies.",
+            )
+
+    def _read(self, side: Asked, prompt: Encoded, ids: Sequence[int]) -> str:
+        return self._tokens_of(side).behind(int(prompt.ids[-1]), ids, special=False)
+
+    def _tokens_of(self, side: Asked) -> HfTokens:
+        """A side's own tokenizer: tuned's may have more tokens than base's, and another end."""
+        if side == "base":
+            return self.tokens
+        if self._tuned_tokenizer is None:
+            path = Path(self.tuned.path)
+            self._tuned_tokenizer = HfTokens(path) if has_tokenizer(path) else self.tokens
+        return self._tuned_tokenizer
 
     def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
         """Every token metric of every item, in the order given."""

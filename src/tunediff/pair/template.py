@@ -108,6 +108,33 @@ def render_items(
     return _render_items(template, items, variables, now)
 
 
+def render_prompts(
+    template: str | None,
+    items: Sequence[Item],
+    *,
+    bos_token: str | None = None,
+    eos_token: str | None = None,
+    now: datetime | None = None,
+) -> list[str]:
+    """What stands before the reply to each item with messages, in the order given.
+
+    An assistant's message at the end is the reference, and is left out.
+
+    Raises:
+        InputError: there is no template; it refuses an item's messages.
+        ModelError: see :func:`render`.
+
+    """
+    jobs, places = [], []
+    for item in items:
+        messages = item.messages or ()
+        asked = messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+        places.append(_place(item, template))
+        jobs.append([_part(asked, True)])
+    variables = _variables(bos_token, eos_token, None)
+    return [text for (text,) in _render(template or "", jobs, places, variables, now)]
+
+
 def find_template(folder: str | os.PathLike[str]) -> str | None:
     """The chat template of a model folder, or None where it has none.
 
@@ -188,21 +215,27 @@ def _render_items(
 ) -> list[tuple[str, str]]:
     jobs, places = [], []
     for item in items:
-        place = item.source or f"item {shown(item.id)}"
-        if not item.messages:
-            raise InputError(f"{place} has no messages to render.", "Render conversations only.")
-        if template is None:
-            raise InputError(
-                f"{place} is a conversation, and the model folder has no chat template.",
-                "Put the template that the model was tuned with into the folder as "
-                f"chat_template.jinja. {_OTHER_WAYS}",
-            )
-        jobs.append([_part(item.messages[:-1], True), _part(item.messages, False)])
-        places.append(place)
+        places.append(_place(item, template))
+        messages = item.messages or ()
+        jobs.append([_part(messages[:-1], True), _part(messages, False)])
     texts = _render(template or "", jobs, places, variables, now)
     return [
         _split(context, full, place) for (context, full), place in zip(texts, places, strict=True)
     ]
+
+
+def _place(item: Item, template: str | None) -> str:
+    """Where an item stands, if it is a conversation and there is a template for it."""
+    place = item.source or f"item {shown(item.id)}"
+    if not item.messages:
+        raise InputError(f"{place} has no messages to render.", "Render conversations only.")
+    if template is None:
+        raise InputError(
+            f"{place} is a conversation, and the model folder has no chat template.",
+            "Put the template that the model was tuned with into the folder as "
+            f"chat_template.jinja. {_OTHER_WAYS}",
+        )
+    return place
 
 
 def _split(context: str, full: str, place: str) -> tuple[str, str]:

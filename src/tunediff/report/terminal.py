@@ -7,6 +7,7 @@ warnings to standard error. Whatever a model or a file said is stripped of contr
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,8 @@ SIGNS = {
 }
 ONLY_BYTES = "Only bits per byte was compared."
 WIDTH = 80  # of what goes to a file or a pipe
+_QUIET = 10.0  # seconds until the first line of progress in a log
+_PAUSE = 30.0  # seconds from one such line to the next
 _INPUT = 400  # characters of the input that are shown
 _LAYERS = 3
 _TOKEN = 30  # columns of a token's text
@@ -59,7 +62,14 @@ class Printer:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[int, int], None]]:
-        """A bar on standard error where that is a terminal; yields its update function."""
+        """What is done, on standard error; yields the function that takes tokens and their total.
+
+        A bar in a terminal; in a log a plain line now and then, and none of a short run.
+        """
+        if not (self.errors.is_interactive and sys.stderr.isatty()):
+            with _spoken(self.errors) as update:
+                yield update
+            return
         bar = Progress(
             TextColumn("Scoring"),
             BarColumn(),
@@ -68,7 +78,6 @@ class Printer:
             TimeRemainingColumn(),
             console=self.errors,
             transient=True,
-            disable=not self.errors.is_terminal,
         )
         with bar:
             task = bar.add_task("", total=None)
@@ -123,7 +132,7 @@ class Printer:
             items = f"{cut['items']} text{'s' * (cut['items'] != 1)}"
             self.console.print(f"Truncated: {items}, {cut['tokens']} tokens left out.")
         for failed in result["failed"]:
-            line = f"Not scored: {clean(failed['item'])}: {clean(failed['reason'])}"
+            line = f"Not scored: item '{clean(failed['item'])}': {clean(failed['reason'])}"
             self.console.print(Text(line, style="yellow"))
 
     def _metrics(self, result: Mapping[str, Any]) -> None:
@@ -151,7 +160,7 @@ class Printer:
     def _candidates(self, candidates: Mapping[str, Any], texts: int) -> None:
         where = "the input"
         if texts > 1:
-            where = f"{clean(candidates['item'], 30)} (where they differ most)"
+            where = f"item '{clean(candidates['item'], 30)}' (where they differ most)"
         self._title(f"Likeliest next tokens at the end of {where}")
         table = _table("base", "p", "tuned", "p", left=(0, 2))
         for b, t in zip(candidates["base"], candidates["tuned"], strict=True):
@@ -206,6 +215,35 @@ class Printer:
     def _title(self, text: str) -> None:
         self.console.print()
         self.console.print(Text(text, style="bold"))
+
+
+@contextmanager
+def _spoken(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Say how far a run is after ``_QUIET`` seconds and then every ``_PAUSE``, if it went on.
+
+    From a thread: the first text may be minutes away, while a large model is opened.
+    """
+    words = "Opening the models and measuring the noise floor"
+    ended = threading.Event()
+
+    def speak() -> None:
+        said, pause = "", _QUIET
+        while not ended.wait(pause):
+            if words != said:
+                console.print(words, markup=False)
+            said, pause = words, _PAUSE
+
+    def update(done: int, total: int) -> None:
+        nonlocal words
+        words = f"Scored {done:,} of {total:,} tokens"
+
+    speaker = threading.Thread(target=speak, name="progress", daemon=True)
+    speaker.start()
+    try:
+        yield update
+    finally:
+        ended.set()
+        speaker.join()
 
 
 def clean(text: str | None, most: int = 2000) -> str:

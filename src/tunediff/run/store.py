@@ -21,9 +21,11 @@ kept when it goes on; ``finished`` is null until every part is there.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ _ABSENT = object()
 _RECORD = "run.json"
 _TIMING = "timing.jsonl"
 _LOCK = ".lock"
+_HASH = re.compile(r"[0-9a-f]{40,}")
+_DIFFERENCES = 4  # at most so many are named
 _ENDINGS = {"probes": ".jsonl", "tokens": ".parquet", "rows": ".parquet"}  # in writing order
 
 
@@ -202,6 +206,20 @@ def recording(
         yield Recorder(folder, record, continued)
 
 
+def kept_parts(folder: Path) -> tuple[int, int] | None:
+    """How many parts of its run a folder holds, of how many; None where no run has begun there.
+
+    Raises:
+        RunError: the run's record is damaged, or from a newer tunediff.
+
+    """
+    record = _read_record(folder)
+    if record is None:
+        return None
+    parts = record["found"]["parts"]
+    return sum(_has_part(folder, k) for k in range(parts)), parts
+
+
 def strict_json(value: Any) -> str:
     """One line of JSON with sorted keys; NaN and infinity are refused.
 
@@ -236,32 +254,62 @@ def _same_run(folder: Path, identity: Mapping[str, Any]) -> Mapping[str, Any] | 
                 "Choose a new or empty folder.",
             )
         return None
-    difference = _first_difference(record["identity"], identity)
-    if difference is not None:
-        key, there, here = difference
+    if record["identity"] != identity:
         raise RunError(
-            f"{folder} belongs to another run: its {key} is {there}, that of this one is {here}.",
-            "Choose another folder, or repeat the run with the settings that it began with.",
+            f"{folder} belongs to another run; these differ: "
+            f"{_differences(record['identity'], identity)}.",
+            "Choose another folder, or give the texts, models and settings that it began with.",
         )
     return record
 
 
-def _first_difference(there: Any, here: Any, key: str = "") -> tuple[str, str, str] | None:
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What decides the numbers of two runs and differs, in words and without hashes."""
+    found = list(_unequal(there, here))
+    keys = {keys for keys, _, _ in found}
+    # What is asked is kept as token ids: another tokenizer, template or limit changes them too.
+    tops = {"base", "tuned", "max_length", "allow_truncation"} & {key[0] for key in keys}
+    if tops or ("settings", "template") in keys:
+        found = [line for line in found if line[0] != ("suite", "asked")]
+    words = list(dict.fromkeys(_in_words(*line) for line in found))
+    words.sort(key=lambda word: "(" in word)  # models and texts before settings
+    more = len(words) - _DIFFERENCES
+    return "; ".join(words[:_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _unequal(
+    there: Any, here: Any, keys: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """The leaves in which two trees differ: their keys, and both values."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in sorted({*there, *here}):
-            found = _first_difference(
-                there.get(name, _ABSENT), here.get(name, _ABSENT), f"{key}.{name}" if key else name
-            )
-            if found is not None:
-                return found
-        return None
-    if there == here:
-        return None
-    return key, _shown(there), _shown(here)
+            a, b = there.get(name, _ABSENT), here.get(name, _ABSENT)
+            yield from _unequal(a, b, (*keys, name))
+    elif there != here:
+        yield keys, there, here
 
 
-def _shown(value: Any) -> str:
-    return "absent" if value is _ABSENT else json.dumps(value)
+def _in_words(keys: tuple[str, ...], there: Any, here: Any) -> str:
+    named = {
+        ("suite", "asked"): "the texts",
+        ("suite", "name"): "the texts' name",
+        ("base", "fingerprint"): "the base model",
+        ("tuned", "fingerprint"): "the tuned model or adapter",
+        ("tunediff",): "tunediff's version",
+    }
+    if keys[0] == "measures":
+        return "the measures"
+    setting = keys[1:] if keys[0] == "settings" else keys
+    name = named.get(keys, " ".join(setting).replace("_", " "))
+    both = [_shown(value) for value in (there, here)]
+    return name if None in both else f"{name} ({both[0]} there, {both[1]} here)"
+
+
+def _shown(value: Any) -> str | None:
+    """A setting's value; None for what says nothing to a person."""
+    if isinstance(value, dict) or (isinstance(value, str) and _HASH.fullmatch(value)):
+        return None
+    return "none" if value is None else "absent" if value is _ABSENT else json.dumps(value)
 
 
 def _part_name(k: int) -> str:
@@ -276,26 +324,38 @@ def _has_part(folder: Path, k: int) -> bool:
     return all(_part_path(folder, table, k).is_file() for table in _ENDINGS)
 
 
+class _Object(dict[str, Any]):
+    """An object of ``run.json``; a missing key is a damaged file, whoever asks for it."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise _damaged_record(self.path, f"it has no {key!r} where one is needed")
+
+
+def _damaged_record(path: Path, what: str) -> RunError:
+    return RunError(f"{path} is damaged: {what}.", "Choose another folder and run again.")
+
+
 def _read_record(folder: Path) -> Mapping[str, Any] | None:
     path = folder / _RECORD
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(path.read_bytes(), object_hook=partial(_Object, path))
         version = record["schema_version"]
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise RunError(
                 f"{path} has schema version {version}; this tunediff reads up to {SCHEMA_VERSION}.",
                 "Install a newer tunediff.",
             )
-        if not isinstance(record["found"]["parts"], int) or "finished" not in record:
-            raise KeyError("parts")
-        record["identity"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} is damaged: {type(error).__name__}: {error}.",
-            "Choose another folder and run again.",
-        ) from error
+        if not isinstance(record["found"]["parts"], int):
+            raise TypeError("found.parts is not a whole number")
+        _ = record["finished"], record["identity"].items()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _damaged_record(path, str(error)) from error
     return record
 
 

@@ -2,12 +2,13 @@
 
 An attention function of our own, known to transformers under one name. It runs causal attention
 text by text over the packed row, so no mask of N × N entries is ever made and no text can see its
-neighbour. The bounds of the texts are handed over by the forward pass that is running.
+neighbour. The bounds of the texts are handed over by the forward pass that is running. Where
+replies are generated, a :class:`Memory` keeps what each text has been seen to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -27,6 +28,7 @@ BLOCK = 64
 _CAUSAL = torch.ones(BLOCK, BLOCK, dtype=torch.bool).tril()
 
 _bounds: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("bounds")
+_memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
 
 
 @contextmanager
@@ -37,6 +39,109 @@ def packed(bounds: tuple[tuple[int, int], ...]) -> Iterator[None]:
         yield
     finally:
         _bounds.reset(token)
+
+
+class Memory:
+    """The keys and values of R texts, each of at most ``capacity`` tokens, layer by layer.
+
+    Texts are read into it by passes within :meth:`reading`; then, within :meth:`going_on`, each
+    pass brings one further token of every text, which attends to its own text alone.
+    ``lengths``: tokens remembered of each text, (R,).
+    """
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        self.lengths = [0] * rows
+        self.stepping = False
+        self._capacity = capacity
+        self._kept: dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._first = 0  # the row of the first text of the pass under way
+        self._ends = torch.empty(0)  # lengths before this step, on the device
+        self._unseen: dict[int | None, torch.Tensor] = {}  # by window
+
+    @contextmanager
+    def reading(self, bounds: Sequence[tuple[int, int]], first: int) -> Iterator[None]:
+        """Within: the texts of the pass at these bounds are remembered, from row ``first`` on."""
+        self._first = first
+        with self._in_use(stepping=False):
+            yield
+        self.lengths[first : first + len(bounds)] = [stop - start for start, stop in bounds]
+
+    @contextmanager
+    def going_on(self, device: torch.device) -> Iterator[None]:
+        """Within: the pass holds the next token of every text, in their order."""
+        self._ends = torch.tensor(self.lengths, device=device)
+        self._unseen.clear()
+        with self._in_use(stepping=True):
+            yield
+        self.lengths = [length + 1 for length in self.lengths]
+
+    @contextmanager
+    def _in_use(self, *, stepping: bool) -> Iterator[None]:
+        self.stepping = stepping
+        token = _memory.set(self)
+        try:
+            yield
+        finally:
+            _memory.reset(token)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Forget all texts but these."""
+        self.lengths = [self.lengths[row] for row in rows]
+        for module, (keys, values) in self._kept.items():
+            at = torch.tensor(rows, device=keys.device)
+            self._kept[module] = keys[at], values[at]
+
+    def keep(self, module: torch.nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Remember a layer's keys and values of a packed row, (1, key heads, N, d) each."""
+        keys, values = self._of(module, key, value)
+        for row, (start, stop) in enumerate(_bounds.get(), self._first):
+            keys[row, :, : stop - start] = key[0, :, start:stop]
+            values[row, :, : stop - start] = value[0, :, start:stop]
+
+    def _of(
+        self, module: torch.nn.Module, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if module not in self._kept:
+            # zeros, since what lies beyond a text's end is multiplied by a weight of 0
+            shapes = [(len(self.lengths), x.shape[1], self._capacity, x.shape[3]) for x in (key, value)]
+            self._kept[module] = key.new_zeros(shapes[0]), value.new_zeros(shapes[1])
+        return self._kept[module]
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,  # (1, heads, R, d)
+        key: torch.Tensor,  # (1, key heads, R, d)
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        """Each text's new token over its own text, itself included: (1, R, heads, d)."""
+        keys, values = self._of(module, key, value)
+        rows, length = len(self.lengths), max(self.lengths) + 1
+        each = torch.arange(rows, device=key.device)
+        keys[each, :, self._ends] = key[0].transpose(0, 1)
+        values[each, :, self._ends] = value[0].transpose(0, 1)
+        heads, key_heads, width = query.shape[1], key.shape[1], query.shape[3]
+        # the heads that share a key head are rows of one product, so keys are never repeated
+        q = query[0].transpose(0, 1).reshape(rows * key_heads, heads // key_heads, width)
+        k, v = (x[:, :, :length].flatten(0, 1) for x in (keys, values))
+        logits = torch.bmm(q * (scaling if scaling is not None else width**-0.5), k.transpose(1, 2))
+        if softcap is not None:
+            logits = softcap * torch.tanh(logits / softcap)
+        logits.view(rows, -1, length).masked_fill_(self._hidden(window, length), float("-inf"))
+        weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(v.dtype)
+        return torch.bmm(weights, v).view(1, rows, heads, -1)
+
+    def _hidden(self, window: int | None, length: int) -> torch.Tensor:
+        """Which keys no query of this step may see: those after it or beyond its window."""
+        if window not in self._unseen:
+            place = torch.arange(length, device=self._ends.device)
+            distance = self._ends[:, None, None] - place
+            hidden = distance < 0
+            self._unseen[window] = hidden if window is None else hidden | (distance >= window)
+        return self._unseen[window]
 
 
 def _attend(
@@ -64,6 +169,11 @@ def _attend(
             "tunediff does not compute.",
             "Compare recorded replies instead.",
         )
+    memory = _memory.get()
+    if memory is not None and memory.stepping:
+        return memory.attend(module, query, key, value, scaling, sliding_window, softcap), None
+    if memory is not None:
+        memory.keep(module, key, value)
     bounds = _bounds.get()
     once = bounds[-1][1]
     if query.shape[2] == 2 * once:

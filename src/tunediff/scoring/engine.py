@@ -16,7 +16,7 @@ from tunediff.values import Encoded, Scores
 # Tokens of one pack and logits rows of one chunk. On a CPU a few hundred rows already reach the
 # product's full rate and small buffers stay near the cores; a GPU wants much larger ones.
 BUDGET = {"cpu": 1024, "mps": 2048, "cuda": 8192}
-CHUNK = {"cpu": 64, "mps": 128, "cuda": 512}
+CHUNK = {"cpu": 128, "mps": 128, "cuda": 512}
 
 
 @dataclass(slots=True)

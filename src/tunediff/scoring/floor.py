@@ -24,7 +24,7 @@ from tunediff.scoring.packs import Pack
 from tunediff.values import TOKEN_METRICS, Encoded
 
 MOST_TOKENS = 512  # scored tokens of the sample (DEFINITIONS, "The noise floor")
-LEAST_TOKENS = 128
+LEAST_TOKENS = 64
 SHARE = 64  # of a long run's tokens, one in this many: the floor's passes cost six times as much
 TEXTS = 4
 CONTEXT = 64  # tokens kept before the first one scored

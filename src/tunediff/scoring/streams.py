@@ -31,6 +31,7 @@ Model = Any
 """A ``PreTrainedModel``; torch would type each of its attributes as ``Tensor | Module``."""
 
 SideName = Literal["base", "tuned", "merged"]
+_Way = SideName | Literal["pair", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Streams(Protocol):
     device: torch.device
     first_layer: int  # below it both sides share one copy of the tokens
     vocabulary: int  # the common one: columns of both models' logits
+    mixes: bool  # whether one row may hold tokens of both sides
+    ends: tuple[int, ...]  # the tokens that end a text, by both models' generation settings
 
     def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Last hidden states of base and tuned, (N, H) each."""
@@ -66,6 +69,17 @@ class Streams(Protocol):
 
     def logits(self, h: torch.Tensor, side: SideName, noise: int | None = None) -> torch.Tensor:
         """Logits of one side, (C, V) float32."""
+        ...
+
+    def mixed(self, pack: Pack, split: int) -> torch.Tensor:
+        """Last hidden states of a row, (N, H): its first ``split`` tokens are base's to read.
+
+        The others are tuned's. Where the streams do not mix, one of the two has none.
+        """
+        ...
+
+    def mixed_logits(self, h: torch.Tensor, split: int) -> torch.Tensor:
+        """Logits of such a row over each side's whole vocabulary, (C, V) float32."""
         ...
 
 
@@ -96,6 +110,12 @@ def run_backbone(model: Model, pack: Pack) -> torch.Tensor:
             input_ids=pack.ids[None], position_ids=pack.positions[None], use_cache=False
         ).last_hidden_state
     return out.reshape(-1, out.shape[-1])
+
+
+def end_tokens(model: Model) -> tuple[int, ...]:
+    """The ids that end a text by a model's generation settings; none, one or several."""
+    found = model.generation_config.eos_token_id
+    return tuple(found) if isinstance(found, list) else () if found is None else (found,)
 
 
 class Head:
@@ -185,8 +205,8 @@ class SharedStreams:
     def __init__(self, model: Model, low_rank: Sequence[LowRank]) -> None:
         self.device = next(model.parameters()).device
         self._model = model
-        self._side: SideName | Literal["pair"] = "base"
-        self._tokens = 0  # N of the row under way
+        self._side: _Way = "base"
+        self._tokens = 0  # base's of the row under way; in a pair, which is doubled, N
         self._buffer = Buffer()
         adapted = []
         for part in low_rank:
@@ -195,6 +215,8 @@ class SharedStreams:
             module.register_forward_hook(self._adding(part))
         self.head = Head(model)
         self.vocabulary = self.head.module.weight.shape[0]
+        self.mixes = True
+        self.ends = end_tokens(model)
         self._noisy = adapted
 
         prefix, layers = decoder_layers(model)
@@ -238,8 +260,18 @@ class SharedStreams:
         with self._as(side, len(h)), rounding(self._noisy, noise):
             return self.head(h).float()
 
+    def mixed(self, pack: Pack, split: int) -> torch.Tensor:
+        """Last hidden states of a row, (N, H): base's for its first ``split`` tokens."""
+        with self._as("mixed", split):
+            return run_backbone(self._model, pack)
+
+    def mixed_logits(self, h: torch.Tensor, split: int) -> torch.Tensor:
+        """Logits of such a row, (C, V) float32, in a buffer that the next call reuses."""
+        with self._as("mixed", split):
+            return self.head(h, self._buffer.rows(len(h), h, self.vocabulary)).float()
+
     @contextmanager
-    def _as(self, side: SideName | Literal["pair"], tokens: int) -> Iterator[None]:
+    def _as(self, side: _Way, tokens: int) -> Iterator[None]:
         self._side, self._tokens = side, tokens
         try:
             with torch.inference_mode():
@@ -257,7 +289,7 @@ class SharedStreams:
             if self._side == "merged":
                 return _merged(module, part, args[0])
             rows = out.reshape(-1, out.shape[-1])
-            if self._side == "pair":
+            if self._side in ("pair", "mixed"):
                 x, rows = x[self._tokens :], rows[self._tokens :]
             low = x.to(part.a.dtype) @ part.a.T
             if rows.dtype == part.b.dtype:
@@ -324,6 +356,8 @@ class SeparateStreams:
         rows = [m.get_output_embeddings().weight.shape[0] for m in (base, tuned)]
         self.vocabulary = min(rows) if vocabulary is None else vocabulary
         self.first_layer = 0
+        self.mixes = False
+        self.ends = tuple(sorted({*end_tokens(base), *end_tokens(tuned)}))
 
     def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Last hidden states of base and tuned, (N, H) each."""
@@ -340,14 +374,33 @@ class SeparateStreams:
 
     def logits(self, h: torch.Tensor, side: SideName, noise: int | None = None) -> torch.Tensor:
         """Logits of one side over the common vocabulary, (C, V) float32."""
+        with rounding(self._noisy, noise):
+            return self._own_logits(h, side)[:, : self.vocabulary]
+
+    def mixed(self, pack: Pack, split: int) -> torch.Tensor:
+        """Last hidden states of a row of one side alone, (N, H)."""
+        return self.one(pack, _only(split, len(pack.ids)))
+
+    def mixed_logits(self, h: torch.Tensor, split: int) -> torch.Tensor:
+        """Logits of one side over its whole vocabulary, (C, V) float32."""
+        return self._own_logits(h, _only(split, len(h)))
+
+    def _own_logits(self, h: torch.Tensor, side: SideName) -> torch.Tensor:
         head = self._heads[side]
-        with self._as(side), rounding(self._noisy, noise):
+        with self._as(side):
             out = None
             if head.plain:
                 out = self._buffers[side].rows(len(h), h, head.module.weight.shape[0])
-            return head(h, out).float()[:, : self.vocabulary]
+            return head(h, out).float()
 
     @contextmanager
     def _as(self, side: SideName) -> Iterator[None]:
         with torch.inference_mode(), self._as_base() if side == "base" else nullcontext():
             yield
+
+
+def _only(split: int, count: int) -> SideName:
+    """The one side of a row that does not mix."""
+    if split not in (0, count):
+        raise ValueError(f"{split} of {count} tokens are base's; these streams do not mix sides")
+    return "base" if split else "tuned"
