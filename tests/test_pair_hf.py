@@ -289,6 +289,18 @@ def test_an_adapter_with_added_tokens(
     assert pair.engine.streams.vocabulary == 300
 
 
+def test_a_tied_head_that_changed_gets_noise_too(
+    base_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    for tie in (True, False):
+        base = base_of("llama", tie=tie)
+        pair = opened(base, factory.full_finetune(tmp_path / str(tie), base))
+        streams = pair.engine.streams
+        assert isinstance(streams, SeparateStreams)
+        head = streams._heads["base"].module
+        assert streams._noisy.count(head) == 1
+
+
 def test_a_full_fine_tune_with_added_tokens(base_of: Callable[..., Path], tmp_path: Path) -> None:
     base = base_of("llama", tie=False)
     more = added_tokens(tmp_path / "more", base)

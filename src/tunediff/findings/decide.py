@@ -193,7 +193,7 @@ def judge(
         if direction * estimate.effect > 0 and adjusted_p is not None and adjusted_p < ALPHA:
             return verdict("better", "Better than base")
         if direction and over_worst[0] > 0 and headroom:
-            return verdict("preserved", f"Not worse than base by {size}")
+            return verdict("preserved", f"Not worse than base by {size} or more")
         if not direction and floor is None and (over_worst[1] < 0 or over_best[0] > 0):
             return verdict("shifted", f"The whole interval lies beyond {size}")
         if not headroom:

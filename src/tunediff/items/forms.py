@@ -8,6 +8,7 @@ to answer, what a reply is held against: ``choices`` and ``answer``, ``label``, 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -212,6 +213,7 @@ def _constraint(value: Any, where: str) -> Constraint:
     details = (value.get("details") or {}) if known else None
     if not isinstance(kind, str) or not kind.strip() or not isinstance(details, dict):
         raise _no_constraint(value, where)
+    check_characters(json.dumps(value, ensure_ascii=False), "it", where)
     return Constraint(kind, {name: d for name, d in details.items() if d is not None})
 
 

@@ -128,9 +128,7 @@ def rows_of(source: str | os.PathLike[str], name: str) -> Iterator[formats.Row]:
     return reader(text, name)
 
 
-def text_of(
-    source: str | os.PathLike[str], name: str, suffixes: Sequence[str] = SUFFIXES
-) -> str:
+def text_of(source: str | os.PathLike[str], name: str, suffixes: Sequence[str] = SUFFIXES) -> str:
     """The characters of a file that ends in one of ``suffixes``, or of standard input."""
     if source == "-":
         data = sys.stdin.buffer.read(FILE_LIMIT + 1)
@@ -141,7 +139,7 @@ def text_of(
             with path.open("rb") as file:
                 data = file.read(FILE_LIMIT + 1)
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise unreadable(path, error) from None
     text = decode(_capped(data, name), name)
     if not text.strip():
         raise InputError(f"{name} is empty: it holds no item.", "Give at least one text.")
@@ -156,7 +154,7 @@ def _check_file(path: Path, suffixes: Sequence[str]) -> None:
             f"There is no file {path}.", f"Check the path; the current folder is {Path.cwd()}."
         ) from None
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if stat.S_ISDIR(mode):
         raise InputError(
             f"{path} is a folder, and a file was needed.", "Name the files in it one by one."
@@ -178,12 +176,14 @@ def _capped(data: bytes, name: str) -> bytes:
     return data
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> InputError:
+def unreadable(path: Path, error: OSError | ValueError) -> InputError:
+    """What the operating system said of a path."""
     what = error.strerror if isinstance(error, OSError) else str(error)
     return InputError(f"{shown(str(path))} cannot be read: {what}.", "Check the path and rights.")
 
 
 def refuse_duplicates(items: Sequence[Item]) -> None:
+    """Two items of one id could not be told apart in the record."""
     seen: dict[str, str] = {}
     for item in items:
         if item.id in seen:

@@ -8,6 +8,7 @@ linear in the reply, but for a logarithm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def longest_repeated_span(item: Item, reply: Reply) -> float | str:
     return float(length)
 
 
-def distinct(n: int, reply: Reply) -> float | str:
+def distinct(n: int, item: Item, reply: Reply) -> float | str:
     """Distinct n-grams / n-grams of the reply's words.
 
     Unit share. No direction: it falls with length alone. 0 means that both vary as much. Null
@@ -138,12 +139,10 @@ def _prefix_matches(text: str, last: int) -> list[int]:
 
 
 def _distinct(n: int) -> Measure:
-    def of_one(item: Item, reply: Reply) -> float | str:
-        return distinct(n, reply)
-
     what = "words" if n == 1 else f"{n}-grams"
     zero = f"both have the same share of distinct {what}"
-    return Measure(f"distinct_{n}", "share", 0, zero, ("replies",), both_sides(of_one), margin=0.02)
+    function = both_sides(partial(distinct, n))
+    return Measure(f"distinct_{n}", "share", 0, zero, ("replies",), function, margin=0.02)
 
 
 REPETITION = Measure(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from tunediff.measures.pairs import both_sides
 from tunediff.measures.text import without_code
@@ -16,6 +17,7 @@ from tunediff.values import Item, Measure, Reply
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’.-][^\W\d_]+)*")
+_OF_SELF = ("I", "I'", "I’")  # and its contractions
 _SENTENCE_BEGINS = frozenset(".!?:…\n\r\u2028\u2029。！？")  # anywhere between two words
 
 
@@ -34,9 +36,7 @@ def names(text: str) -> int:
     found, end, inside = 0, None, False
     for word in _WORD.finditer(rest):
         begins = end is None or not _SENTENCE_BEGINS.isdisjoint(rest[end : word.start()])
-        name = (
-            word[0][0].isupper() and not begins and word[0] != "I" and word[0][:2] not in _OF_SELF
-        )
+        name = word[0][0].isupper() and not begins and word[0][:2] not in _OF_SELF
         joined = inside and not rest[end : word.start()].strip()
         found += name and not joined
         end, inside = word.end(), name
@@ -59,14 +59,9 @@ def _per_word(count: Callable[[str], int], item: Item, reply: Reply) -> float | 
     return count(reply.text) / words if words else "The reply has no words."
 
 
-_OF_SELF = ("I'", "I’")
-
-
 def _measure(name: str, count: Callable[[str], int], zero: str) -> Measure:
-    def of_one(item: Item, reply: Reply) -> float | str:
-        return _per_word(count, item, reply)
-
-    return Measure(name, "per word", 0, zero, ("replies",), both_sides(of_one))
+    function = both_sides(partial(_per_word, count))
+    return Measure(name, "per word", 0, zero, ("replies",), function)
 
 
 SPECIFICITY: tuple[Measure, ...] = (

@@ -19,7 +19,6 @@ _NO_SPACES = re.compile(
 )
 _LONGEST_WORD = 20  # a mean above it: what lies between spaces are no words
 _INLINE_CODE = re.compile(r"`[^`\n]+`")
-_STYLED = ("FULLWIDTH", "HALFWIDTH", "MATHEMATICAL", "MODIFIER")  # variants of another script
 
 
 def asked(item: Item) -> str:
@@ -73,22 +72,14 @@ def dominant_script(text: str) -> str | None:
     for character, n in Counter(without_code(text)[0]).items():
         if character.isalpha():
             scripts[_script(character)] += n
-    if scripts["KANA"] * 10 >= scripts["CJK"]:
-        scripts["KANA"] += scripts.pop("CJK", 0) if scripts["KANA"] else 0
-    script, n = max(scripts.items(), key=lambda pair: (pair[1], pair[0]), default=("", 0))
-    return script if n else None
+    kana, han = scripts["KANA"], scripts["CJK"]
+    if kana and kana * 10 >= han:
+        scripts["KANA"] += scripts.pop("CJK", 0)
+    return max(sorted(scripts), key=scripts.__getitem__, default=None)
 
 
 def _script(letter: str) -> str:
-    names = unicodedata.name(letter, "OTHER").replace("-", " ").split()
-    known = [name for name in names if name not in _STYLED]
-    script = known[0] if known else "OTHER"
-    if script in ("HIRAGANA", "KATAKANA"):
-        return "KANA"
-    # of the mathematical letters only the Greek ones name their script
-    if "MATHEMATICAL" in names:
-        return "GREEK" if any(len(n) > 1 and n in _GREEK for n in names) else "LATIN"
-    return script
-
-
-_GREEK = frozenset({"ALPHA", "BETA", "GAMMA", "DELTA", "EPSILON", "THETA", "LAMDA", "MU", "PI"})
+    # NFKC: full-width and mathematical letters are variants of plain ones
+    plain = unicodedata.normalize("NFKC", letter)
+    script = re.split("[ -]", unicodedata.name(plain[0], "OTHER"))[0]
+    return "KANA" if script in ("HIRAGANA", "KATAKANA") else script

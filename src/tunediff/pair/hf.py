@@ -139,7 +139,7 @@ class HfPair:
     def continuation(self, prompt: Encoded, reply_ids: Sequence[int]) -> Encoded:
         """A prompt with the tokens of a reply behind it, which are scored as they are."""
         self._require_replies()
-        text = self.tokens.behind(int(prompt.ids[-1]), reply_ids, special=True)
+        text = _behind(prompt, reply_ids, self.tokens, skip_special=False)
         found = encoding.continuation(prompt, reply_ids, len(text.encode()))
         return encoding.within(found, self.engine.streams.vocabulary)
 
@@ -151,7 +151,7 @@ class HfPair:
             )
 
     def _read(self, side: Asked, prompt: Encoded, ids: Sequence[int]) -> str:
-        return self._tokens_of(side).behind(int(prompt.ids[-1]), ids, special=False)
+        return _behind(prompt, ids, self._tokens_of(side), skip_special=True)
 
     def _tokens_of(self, side: Asked) -> HfTokens:
         """A side's own tokenizer: tuned's may have more tokens than base's, and another end."""
@@ -303,6 +303,18 @@ class BytesPair(HfPair):
                 y = torch.from_numpy(item.ids[at + 1])[:, None]
                 parts.append((z.logsumexp(1) - z.gather(1, y)[:, 0]).numpy())
         return np.concatenate(parts)
+
+
+def _behind(prompt: Encoded, ids: Sequence[int], tokens: HfTokens, *, skip_special: bool) -> str:
+    """What ids read as behind a prompt: at a text's start many decoders strip the first blank."""
+
+    def read(some: Sequence[int]) -> str:
+        return tokens.tokenizer.decode(
+            list(some), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False
+        )
+
+    before, whole = read([int(prompt.ids[-1])]), read([int(prompt.ids[-1]), *ids])
+    return whole[len(before) :] if whole.startswith(before) else read(ids)
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tunediff.pair.contract import Pair
 
 DTYPES = ("float32", "bfloat16", "float16")
+RECORDED = "recorded:"
 
 
 def open_pair(
@@ -31,11 +32,14 @@ def open_pair(
     download: bool = False,
     revision: str | None = None,
     bits_per_byte_only: bool = False,
+    template: str | None = None,
+    intersect: bool = False,
 ) -> Pair:
     """Open base and tuned together.
 
     Args:
-        base: a model folder, or a hub name with ``download``.
+        base: a model folder, or a hub name with ``download``; or ``recorded:FILE.jsonl`` on both
+            sides, replies that are there already.
         tuned: an adapter folder or a model folder (``adapter:PATH`` and ``full:PATH`` say which,
             where a folder holds both), or a hub name with ``download``.
         backend: "auto", or a name of ``BACKENDS``.
@@ -44,6 +48,8 @@ def open_pair(
         download: fetch hub names that are not local.
         revision: of base on the hub.
         bits_per_byte_only: allow different tokenizers, and measure that one figure.
+        template: the chat template's text, in place of the one in base's folder.
+        intersect: of recorded replies, keep those that both files have.
 
     Returns:
         The pair, with its certificate.
@@ -54,7 +60,17 @@ def open_pair(
     """
     if dtype not in DTYPES:
         raise UsageError(f"The dtype {dtype!r} is not one of {', '.join(DTYPES)}.", "Choose one.")
-    return BACKENDS[choose_backend(backend, str(base), str(tuned))](
+    chosen = choose_backend(backend, str(base), str(tuned))
+    for option, given, needed in (
+        ("template", template is not None, "hf"),
+        ("intersect", intersect, "recorded"),
+    ):
+        if given and chosen != needed:
+            raise UsageError(
+                f"{option} does not go with the backend {chosen!r}, only with {needed!r}.",
+                "Leave it out.",
+            )
+    return BACKENDS[chosen](
         str(base),
         str(tuned),
         dtype=dtype,
@@ -62,6 +78,8 @@ def open_pair(
         download=download,
         revision=revision,
         bits_per_byte_only=bits_per_byte_only,
+        template=template,
+        intersect=intersect,
     )
 
 
@@ -73,6 +91,8 @@ def choose_backend(name: str, base: str, tuned: str) -> str:
 
     """
     if name == "auto":
+        if any(name.startswith(RECORDED) for name in (base, tuned)):
+            return "recorded"
         return "toy" if base == "toy" and tuned.partition(":")[0] == "toy" else "hf"
     if name not in BACKENDS:
         raise UsageError(
@@ -153,12 +173,14 @@ def _open_hf(
     download: bool,
     revision: str | None,
     bits_per_byte_only: bool,
+    template: str | None,
+    **_: object,
 ) -> Pair:
     base_path, tuned_path, kind = locate(base, tuned, download=download, revision=revision)
     with _uncollected():
         from tunediff.pair.hf_open import open_hf
 
-    return open_hf(
+    pair = open_hf(
         base_path,
         tuned_path,
         kind,
@@ -166,6 +188,7 @@ def _open_hf(
         device=device,
         bits_per_byte_only=bits_per_byte_only,
     )
+    return pair if template is None else pair.with_template(template)
 
 
 def locate(
@@ -195,4 +218,22 @@ def _open_toy(base: str, tuned: str, **_: object) -> Pair:
         raise UsageError(f"{tuned!r} is not a toy.", "Write toy:STRENGTH, as in toy:0.5.") from None
 
 
-BACKENDS: dict[str, Callable[..., Pair]] = {"hf": _open_hf, "toy": _open_toy}
+def _open_recorded(base: str, tuned: str, *, intersect: bool, **_: object) -> Pair:
+    """``recorded:FILE.jsonl`` on both sides."""
+    from tunediff.pair.recorded import open_recorded
+
+    for name in (base, tuned):
+        if not name.startswith(RECORDED):
+            raise UsageError(
+                f"{name!r} is a model, and recorded replies are compared with recorded ones only.",
+                f"Record its replies too, and give both sides as {RECORDED}FILE.jsonl.",
+            )
+    files = (Path(name.removeprefix(RECORDED)) for name in (base, tuned))
+    return open_recorded(*files, intersect=intersect)
+
+
+BACKENDS: dict[str, Callable[..., Pair]] = {
+    "hf": _open_hf,
+    "toy": _open_toy,
+    "recorded": _open_recorded,
+}

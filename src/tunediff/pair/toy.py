@@ -3,7 +3,8 @@
 A vocabulary of 256 bytes. Base believes nothing: every logit is 0, so p = 1/256 everywhere. Tuned
 has learned the commonest English letters: their m logits are raised by a strength δ, so with
 Z = m·exp(δ) + 256 − m it gives each of them q = exp(δ)/Z and every other byte 1/Z. All metrics are
-closed forms of δ; NLL falls on English text and rises on text of other bytes.
+closed forms of δ; NLL falls on English text and rises on text of other bytes. Their likeliest
+reply is one byte over and over: byte 0 from base, a blank from a tuned side with δ > 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ from typing import Any
 import numpy as np
 
 from tunediff.errors import InputError, ModelError
-from tunediff.values import Certificate, Check, Encoded, Item, Scores, Side
+from tunediff.pair import encoding
+from tunediff.pair.contract import BOTH, SideName
+from tunediff.scoring import sampling
+from tunediff.values import (
+    Certificate,
+    Check,
+    Encoded,
+    Generation,
+    Item,
+    Reply,
+    Scores,
+    Side,
+)
 
 VOCABULARY = 256
 LEARNED = np.frombuffer(b" etaoinshrdlu", np.uint8)
@@ -32,7 +45,7 @@ class ToyPair:
 
     """
 
-    offers = frozenset({"scores", "nll"})
+    offers = frozenset({"scores", "nll", "replies"})
 
     def __init__(self, strength: float = 1.0) -> None:
         if not math.isfinite(strength):
@@ -105,6 +118,36 @@ class ToyPair:
                 probe_top_tuned=tuned,
             )
 
+    def prompts(self, items: Sequence[Item], max_length: int | None) -> list[Encoded]:
+        """The bytes of the prompts; the toy has no chat template."""
+        if any(item.messages is not None for item in items):
+            raise InputError("The toy has no chat template.", "Give prompts.")
+        return [encoding.prompt(item, _Bytes(), str, max_length) for item in items]
+
+    def generate(
+        self,
+        prompts: Sequence[Encoded],
+        generation: Generation,
+        sample: int = 0,
+        sides: Sequence[SideName] = BOTH,
+    ) -> Iterator[tuple[Reply | None, Reply | None]]:
+        """Replies that never end of their own."""
+        sampling.check(generation)
+        strengths = {"base": 0.0, "tuned": self.strength}
+        for prompt in prompts:
+            noise = sampling.noise(prompt, generation, sample)
+            replies: dict[str, Reply | None] = {"base": None, "tuned": None}
+            for side in sides:
+                draft = sampling.Draft(generation, generation.max_new_tokens, noise, (), _text)
+                while draft.reply is None:
+                    draft.go_on(_logits(strengths[side]))
+                replies[side] = draft.reply
+            yield replies["base"], replies["tuned"]
+
+    def continuation(self, prompt: Encoded, reply_ids: Sequence[int]) -> Encoded:
+        """A prompt with the bytes of a reply behind it."""
+        return encoding.continuation(prompt, reply_ids, len(reply_ids))
+
     def closed_forms(self) -> dict[str, float]:
         """The divergences of every position, as functions of δ."""
         d, m, v, z = self.strength, len(LEARNED), VOCABULARY, self._z()
@@ -158,10 +201,32 @@ class ToyPair:
         return len(LEARNED) * math.exp(self.strength) + VOCABULARY - len(LEARNED)
 
     def _top(self, strength: float) -> tuple[tuple[int, float], ...]:
-        z = np.zeros(VOCABULARY)
-        z[LEARNED] = strength
+        z = _logits(strength)
         p = np.exp(z) / np.exp(z).sum()
         return tuple((int(i), float(p[i])) for i in np.argsort(-p, kind="stable")[:TOP])
+
+
+class _Bytes:
+    """Bytes as tokens, for ``encoding``."""
+
+    bos: int | None = None
+    special_texts: Sequence[str] = ()
+
+    def __call__(
+        self, text: str, *, special: bool, parse_special: bool
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        ids = list(text.encode())
+        return ids, [(at, at + 1) for at in range(len(ids))]
+
+
+def _text(ids: Sequence[int]) -> str:
+    return "".join(map(chr, ids))
+
+
+def _logits(strength: float) -> np.ndarray:
+    z = np.zeros(VOCABULARY)
+    z[LEARNED] = strength
+    return z
 
 
 def _fingerprint(strength: float) -> str:

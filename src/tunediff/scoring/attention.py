@@ -103,7 +103,9 @@ class Memory:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if module not in self._kept:
             # zeros, since what lies beyond a text's end is multiplied by a weight of 0
-            shapes = [(len(self.lengths), x.shape[1], self._capacity, x.shape[3]) for x in (key, value)]
+            shapes = [
+                (len(self.lengths), x.shape[1], self._capacity, x.shape[3]) for x in (key, value)
+            ]
             self._kept[module] = key.new_zeros(shapes[0]), value.new_zeros(shapes[1])
         return self._kept[module]
 

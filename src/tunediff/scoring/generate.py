@@ -123,7 +123,11 @@ def _answered(
     together = [sides] if engine.streams.mixes else [[side] for side in sides]
     found: dict[Side, list[Reply | None]] = {side: [None] * len(prompts) for side in BOTH}
     try:
-        with precision.use(engine.kernel), precision.threads(engine.threads), torch.inference_mode():
+        with (
+            precision.use(engine.kernel),
+            precision.threads(engine.threads),
+            torch.inference_mode(),
+        ):
             for asked in together:
                 rows = [_Row(side, p, rules.draft(side, p)) for side in asked for p in prompts]
                 _write(engine, rows)
