@@ -578,7 +578,7 @@ def test_an_interrupted_check_of_weights_promises_nothing(
 
     monkeypatch.setattr(from_files, "certify_files", interrupted)
     said = check(folders.base(), folders.lora())
-    assert (said.code, said.err.strip()) == (130, "Interrupted.")
+    assert (said.code, said.err) == (130, "Interrupted.\n")
 
 
 def keys_of(tree: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -605,9 +605,9 @@ def test_a_record_without_any_one_of_its_keys(tmp_path: Path) -> None:
             said = check(*ask, *how)
             assert said.code in (0, 2), (keys, said.err)
             if said.code == 2 and how:
-                assert said.error["code"] == "run", keys
-                assert said.error["hint"].startswith("Choose another folder")
-                refused.add(keys)
+                assert said.error["hint"], keys
+                if said.error["code"] == "run":
+                    refused.add(keys)
     assert {("schema_version",), ("found",), ("found", "items"), ("finished",)} <= refused
     assert ("identity", "seed") in refused
 

@@ -15,7 +15,7 @@ import pytest
 from faults import FakePair, Killed, contents, scores_of, texts
 from tunediff.errors import InputError, NumericsError, PairError, RunError, UsageError
 from tunediff.measures import BITS_PER_BYTE, BUILT_IN
-from tunediff.run import measuring
+from tunediff.run import asking
 from tunediff.run.measuring import measure
 from tunediff.run.store import Run
 from tunediff.values import Encoded, Item, Scores, Suite
@@ -131,7 +131,7 @@ def test_without_the_sorting_shuffled_items_would_differ(
     def unsorted(values: Any, key: Any = None) -> list[Any]:
         return sorted(values) if key is None else list(values)
 
-    monkeypatch.setattr(measuring, "sorted", unsorted, raising=False)
+    monkeypatch.setattr(asking, "sorted", unsorted, raising=False)
     measure(FakePair(), texts(12), out=tmp_path / "first", part_tokens=90)
     measure(FakePair(), shuffled(texts(12), 0), out=tmp_path / "other", part_tokens=90)
     assert contents(tmp_path / "other") != contents(tmp_path / "first")
@@ -206,10 +206,10 @@ def test_without_the_kernel_that_it_began_with_the_bytes_would_differ(tmp_path: 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"suite": texts(6)}, "suite.asked is"),
-        ({"seed": 1}, "its seed is 0, that of this one is 1"),
-        ({"max_length": 4096}, "its max_length is null, that of this one is 4096"),
-        ({"measures": (BITS_PER_BYTE,)}, r"its measures.delta_p is \{.*\}, .* is absent"),
+        ({"suite": texts(6)}, "these differ: the texts"),
+        ({"seed": 1}, r"seed \(0 there, 1 here\)"),
+        ({"max_length": 4096}, r"max length \(none there, 4096 here\)"),
+        ({"measures": (BITS_PER_BYTE,)}, "these differ: the measures"),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(

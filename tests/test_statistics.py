@@ -274,9 +274,9 @@ def estimate(effect: float, error: float | None, groups: int) -> Estimate:
 
 
 def test_groups_needed_known_value() -> None:
-    # (1.95996 + 0.84162)² = 7.84888 at a distance of one standard deviation.
-    assert groups_needed(1.0, 1, 1.0) == pytest.approx(7.84888, rel=1e-5)
-    assert groups_needed(0.5, 16, 0.1) == pytest.approx(7.84888 * 400, rel=1e-5)
+    # (1.95996 + 0.84162)² = 7.84888 at a distance of one standard deviation, and 0.85 · 1.95996².
+    assert groups_needed(1.0, 1, 1.0) == pytest.approx(7.84888 + 3.26524, rel=1e-5)
+    assert groups_needed(0.5, 16, 0.1) == pytest.approx(7.84888 * 400 + 3.26524, rel=1e-5)
     with pytest.raises(UsageError, match="both must be positive"):
         groups_needed(0.0, 6, 0.1)
 
@@ -284,9 +284,9 @@ def test_groups_needed_known_value() -> None:
 def test_more_groups_ranges_over_the_standard_errors_uncertainty() -> None:
     from scipy.stats import chi2
 
-    n = groups_needed(0.02, 12, 0.03)
-    wanted = tuple(math.ceil(n * 11 / chi2.ppf(q, 11)) for q in (0.9, 0.1))
-    assert more_groups(estimate(-0.04, 0.02, 12), -0.01) == wanted == (27, 83)
+    n = groups_needed(0.02, 12, 0.03) - 3.26524
+    wanted = tuple(math.ceil(n * 11 / chi2.ppf(q, 11) + 3.26524) for q in (0.9, 0.1))
+    assert more_groups(estimate(-0.04, 0.02, 12), -0.01) == wanted == (30, 86)
 
 
 def test_more_groups_holds_the_truth_four_times_in_five() -> None:

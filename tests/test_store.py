@@ -25,6 +25,7 @@ IDENTITY = {"suite": {"asked": "abc"}, "seed": 0, "margins": [0.02, None]}
 ROW = Row("tuned", "nll", "texts", "target", "a", "a", 0, 1.5, 1.25, -0.25, 3, None)
 FAILED = Row("tuned", "nll", "texts", "target", "b", "b", 0, None, None, None, 0, "It broke.")
 TOKENS: dict[str, Any] = {
+    "suite": ["texts", "texts"],
     "item": ["a", "a"],
     "position": np.array([0, 1]),
     "token": np.array([5, 151_935]),
@@ -62,7 +63,7 @@ def test_a_run_gives_back_what_it_was_given(tmp_path: Path) -> None:
     tokens = run.tokens()
     assert tuple(tokens) == TOKEN_COLUMNS
     assert tokens["item"].tolist() == ["a", "a"]
-    for name in TOKEN_COLUMNS[1:]:
+    for name in TOKEN_COLUMNS[2:]:
         assert tokens[name].dtype == (np.int32 if name in ("position", "token") else np.float32)
         np.testing.assert_array_equal(tokens[name], TOKENS[name].astype(tokens[name].dtype))
     assert [p["reason"] for p in run.probes()] == [None, "Broke."]
@@ -90,7 +91,7 @@ def test_the_folder_looks_as_the_design_draws_it(tmp_path: Path) -> None:
     assert schema.names == [f.name for f in fields(Row)]
     assert schema.metadata is None  # neither pandas' nor Arrow's
     assert [str(t) for t in pq.read_schema(tmp_path / "tokens" / "part-00001.parquet").types] == [
-        "string",
+        *["string"] * 2,
         *["int32"] * 2,
         *["float"] * 4,
     ]

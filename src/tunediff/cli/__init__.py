@@ -14,7 +14,7 @@ import typer
 
 from tunediff.cli.check import check
 from tunediff.cli.demo import demo
-from tunediff.cli.output import printing
+from tunediff.cli.output import Interrupted, printing
 from tunediff.errors import TunediffError
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
-    arguments = sys.argv[1:] or ["--help"]
+    arguments, left = sys.argv[1:] or ["--help"], ""
     try:
         status = app(arguments, standalone_mode=False)
     except TunediffError as error:
@@ -60,13 +60,16 @@ def main() -> None:
         _refuse("usage", message, f"See {command} --help.", arguments)
     except OSError as error:
         _refuse("system", f"The system refused: {error}.", "Check disk and permissions.", arguments)
+    except Interrupted as stop:
+        status, left = 130, f" {stop}"
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("Interrupted.\n")
         status = 130
     except Exception:  # left to Python it would end in 1, which says "expectation not met"
         traceback.print_exc()
         sys.stderr.write("This is a fault of tunediff: please report it with the lines above.\n")
         status = 70
+    if status == 130:
+        sys.stderr.write(f"Interrupted.{left}\n")
     sys.exit(status if isinstance(status, int) else 0)
 
 

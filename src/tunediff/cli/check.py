@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunediff.cli.output import printing
+from tunediff.cli.output import Interrupted, printing
 from tunediff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -240,8 +240,7 @@ def _interruptible(out: Path | None) -> Iterator[None]:
                 f"{clean(str(out))} holds {kept[0]} of {kept[1]} parts; the command that began it "
                 "goes on from there."
             )
-        sys.stderr.write(f"Interrupted. {left}\n")
-        raise typer.Exit(130) from None
+        raise Interrupted(left) from None
 
 
 def _say_reused(out: Path, there: int, parts: int) -> None:

@@ -1,4 +1,4 @@
-"""What if nobody reads what is printed, or it cannot be written?"""
+"""What if nobody reads what is printed, it cannot be written, or the reader says stop?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+class Interrupted(Exception):
+    """The user said stop; the message says what is left of the work, in a sentence."""
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from tunediff.measures.pairs import both_sides
 from tunediff.measures.text import units
@@ -29,7 +29,7 @@ def _parts(text: str) -> set[str]:
     parts, n = units(text.lower())
     if n == 4 or len(parts) == 1:
         return set(parts)
-    return {a + b for a, b in zip(parts, parts[1:], strict=False)}
+    return {a + b for a, b in pairwise(parts)}
 
 
 CONSISTENCY: tuple[Measure, ...] = (

@@ -44,7 +44,7 @@ OWN_SCRIPT: Mapping[str, str] = {
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(\"'“])(?:[A-Za-z]|[A-Za-z]\.[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|Inc|No|\d+)$"
+    r"(?:^|[\s(\"'“])(?:[A-HJ-Za-z]|[A-Za-z]\.[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs)$"
 )
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s|\Z)|[。！？]+|\n[^\S\n]*\n")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
@@ -91,8 +91,14 @@ def count_sentences(text: str) -> int:
     """
     found, start = 0, 0
     for end in _SENTENCE_END.finditer(text):
-        before = text[max(start, end.start() - 8) : end.start()]
-        if end[0] == "." and _ABBREVIATION.search(before) and text[end.end() :][:1]:
+        window = max(start, end.start() - 8)
+        before = text[window : end.start()]
+        numbers_a_line = window == start and before.strip().isdigit()
+        if (
+            end[0] == "."
+            and end.end() < len(text)
+            and (numbers_a_line or _ABBREVIATION.search(before))
+        ):
             continue
         found += bool(_WORD.search(text, start, end.start()))
         start = end.end()
@@ -150,7 +156,7 @@ def _nth_paragraph(reply: str, num_paragraphs: int, nth_paragraph: int, first_wo
     if len(parts) != num_paragraphs or not 1 <= nth_paragraph <= len(parts):
         return False
     word = _WORD.search(parts[nth_paragraph - 1])
-    return bool(word) and word[0].casefold() == first_word.strip().casefold()
+    return word is not None and word[0].casefold() == first_word.strip().casefold()
 
 
 def _existence(reply: str, keywords: Sequence[str]) -> bool:
@@ -234,7 +240,7 @@ def _ends(reply: str, end_phrase: str) -> bool:
 
 def _one_of(reply: str, options: Sequence[str]) -> bool:
     word = _WORD.search(reply)
-    return bool(word) and word[0].casefold() in {option.casefold() for option in options}
+    return word is not None and word[0].casefold() in {option.casefold() for option in options}
 
 
 def _quotation(reply: str) -> bool:

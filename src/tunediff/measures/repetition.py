@@ -100,9 +100,7 @@ def degenerate(item: Item, reply: Reply) -> float:
     backwards = reply.text[::-1]
     matched = _prefix_matches(backwards, len(backwards) // COPIES)
     return float(
-        any(
-            p + matched[p] >= max(COPIES * p, LOOP) for p in range(1, len(backwards) // COPIES + 1)
-        )
+        any(p + matched[p] >= max(COPIES * p, LOOP) for p in range(1, len(backwards) // COPIES + 1))
     )
 
 

@@ -1,18 +1,16 @@
 """What must a backend do to be a pair?
 
-A few methods, and what it says of itself; what it does not offer, it refuses. ``tests/test_pair_contract.py`` runs on every backend that
-``open.py`` names.
+A few methods, and what it says of itself; what it does not offer it refuses.
+``tests/test_pair_contract.py`` runs on every backend that ``open.py`` names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.values import Certificate, Encoded, Generation, Item, Reply, Scores, Side
-
-SideName = Literal["base", "tuned"]
-BOTH: tuple[SideName, ...] = ("base", "tuned")
 
 
 class Pair(Protocol):
@@ -54,7 +52,7 @@ class Pair(Protocol):
         prompts: Sequence[Encoded],
         generation: Generation,
         sample: int = 0,
-        sides: Sequence[SideName] = BOTH,
+        sides: Sequence[Asked] = BOTH,
     ) -> Iterator[tuple[Reply | None, Reply | None]]:
         """Base's and tuned's reply to every prompt, in the order given; None of a side not asked.
 

@@ -21,12 +21,11 @@ import torch
 from tunediff.errors import NumericsError, PairError
 from tunediff.pair import encoding
 from tunediff.pair.hf_load import DTYPES, HfTokens, has_tokenizer
-from tunediff.pair.contract import BOTH
-from tunediff.pair.contract import SideName as Asked
 from tunediff.pair.template import render_items, render_prompts, template_hash
 from tunediff.scoring import floor, generate, head, memory, precision, sampling
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
+from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.scoring.streams import SideName, Streams
 from tunediff.values import Certificate, Encoded, Generation, Item, Reply, Scores, Side
 
@@ -97,13 +96,14 @@ class HfPair:
     def _renderer(self, items: Sequence[Item]) -> Callable[[Item], tuple[str, str]]:
         # all conversations in one go: each call of the template's sandbox starts a process
         talks = [item for item in items if item.messages is not None]
-        rendered = render_items(self.template, talks, **self._special()) if talks else []
+        bos, eos = self._special()
+        rendered = render_items(self.template, talks, bos_token=bos, eos_token=eos) if talks else []
         texts = dict(zip((item.id for item in talks), rendered, strict=True))
         return lambda item: texts[item.id]
 
-    def _special(self) -> dict[str, str | None]:
+    def _special(self) -> tuple[str | None, str | None]:
         tokenizer = self.tokens.tokenizer
-        return {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+        return tokenizer.bos_token, tokenizer.eos_token
 
     def prompts(self, items: Sequence[Item], max_length: int | None) -> list[Encoded]:
         """Token ids of what stands before each item's reply, with room for one token of it."""
@@ -111,7 +111,10 @@ class HfPair:
         room = None if self.context is None else self.context - 1
         limit = min((n for n in (max_length, room) if n is not None), default=None)
         talks = [item for item in items if item.messages is not None]
-        rendered = render_prompts(self.template, talks, **self._special()) if talks else []
+        bos, eos = self._special()
+        rendered = (
+            render_prompts(self.template, talks, bos_token=bos, eos_token=eos) if talks else []
+        )
         texts = dict(zip((item.id for item in talks), rendered, strict=True))
         rows = self.engine.streams.vocabulary
         found = [encoding.prompt(i, self.tokens, lambda i: texts[i.id], limit) for i in items]

@@ -18,7 +18,7 @@ import numpy as np
 from tunediff.errors import InputError, PairError
 from tunediff.items.bounds import FILE_LIMIT, decode, shown
 from tunediff.items.formats import strict_json
-from tunediff.pair.contract import BOTH, SideName
+from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.values import (
     Certificate,
     Check,
@@ -153,7 +153,7 @@ def open_recorded(base: Path, tuned: Path, *, intersect: bool = False) -> Record
     b, t = sides
     common = [name for name in b.replies if name in t.replies]
     if not intersect:
-        _refuse_missing("ids", b, t, b.replies.keys(), t.replies.keys())
+        _refuse_missing("ids", b, t, b.replies, t.replies)
         _refuse_missing("replies (id, sample)", b, t, _samples(b), _samples(t))
     different = [name for name in common if b.prompts[name] != t.prompts[name]]
     if different:
@@ -273,7 +273,7 @@ class RecordedPair:
         prompts: Sequence[Encoded],
         generation: Generation,
         sample: int = 0,
-        sides: Sequence[SideName] = BOTH,
+        sides: Sequence[Asked] = BOTH,
     ) -> Iterator[tuple[Reply | None, Reply | None]]:
         """The recorded replies; ``sample`` counts an item's in the order of their numbers."""
         for prompt in prompts:

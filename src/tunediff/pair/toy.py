@@ -19,8 +19,8 @@ import numpy as np
 
 from tunediff.errors import InputError, ModelError
 from tunediff.pair import encoding
-from tunediff.pair.contract import BOTH, SideName
 from tunediff.scoring import sampling
+from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.values import (
     Certificate,
     Check,
@@ -129,7 +129,7 @@ class ToyPair:
         prompts: Sequence[Encoded],
         generation: Generation,
         sample: int = 0,
-        sides: Sequence[SideName] = BOTH,
+        sides: Sequence[Asked] = BOTH,
     ) -> Iterator[tuple[Reply | None, Reply | None]]:
         """Replies that never end of their own."""
         sampling.check(generation)

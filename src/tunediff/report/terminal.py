@@ -200,12 +200,13 @@ class Printer:
         table = _table(None, None, left=(0, 1))
         for side in ("base", "tuned"):
             table.add_row(side, clean(result[side]["path"]))
-        if settings["kernel"] is not None:
-            count = settings["threads"]
+        if settings.get("kernel") is not None:
+            count = settings.get("threads")
             table.add_row(
                 "scored",
                 f"{settings['dtype']} on {settings['device']}, product kernel "
-                f"'{settings['kernel']}', {count} thread{'s' * (count != 1)}",
+                f"'{settings['kernel']}'"
+                + ("" if count is None else f", {count} thread{'s' * (count != 1)}"),
             )
         if speed := settings.get("tokens_per_second"):
             rates = ", ".join(f"{side} {speed[side]:,.0f}" for side in ("base", "tuned"))

@@ -7,9 +7,10 @@
       rows/part-00000.parquet    one line per observation: the columns of values.Row
       tokens/part-00000.parquet  per scored token, in float32
       probes/part-00000.jsonl    per item: the next token after the prompt, as both sides see it
+      replies/part-00000.jsonl   per prompt and sample: both replies, where replies were asked for
       timing.jsonl               how long things took; outside every promise of identity
 
-A part is its three files, rows last; it exists where all three do and is then never redone. Each
+A part is its files, rows last; it exists where all of them do and is then never redone. Each
 file is written whole or not at all (:mod:`tunediff.run.files`), and the same rows give the same
 bytes, so that a run that was killed and continued cannot be told from one that was not.
 
@@ -43,7 +44,12 @@ _TIMING = "timing.jsonl"
 _LOCK = ".lock"
 _HASH = re.compile(r"[0-9a-f]{40,}")
 _DIFFERENCES = 4  # at most so many are named
-_ENDINGS = {"probes": ".jsonl", "tokens": ".parquet", "rows": ".parquet"}  # in writing order
+_ENDINGS = {
+    "replies": ".jsonl",
+    "probes": ".jsonl",
+    "tokens": ".parquet",
+    "rows": ".parquet",
+}  # in writing order
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Run:
                 "Give the folder that was given as --out.",
             )
         parts = record["found"]["parts"]
-        missing = [k for k in range(parts) if not _has_part(folder, k)]
+        missing = [k for k in range(parts) if not _has_part(folder, record, k)]
         if missing or record["finished"] is None:
             names = ", ".join(_part_name(k) for k in missing[:5])
             named = f" ({names}{' …' if len(missing) > 5 else ''})" if missing else ""
@@ -100,6 +106,15 @@ class Run:
         """One mapping per item: what both sides expect after the prompt (or why not)."""
         return [line for path in self._paths("probes") for line in _read_json_lines(path)]
 
+    def replies(self) -> list[dict[str, Any]]:
+        """One mapping per prompt and sample: ``suite``, ``item``, ``sample``, ``base``, ``tuned``.
+
+        Either side has ``text``, ``ids`` (or null) and ``stop``. Empty where none were asked for.
+        """
+        if "replies" not in _tables(self.record):
+            return []
+        return [line for path in self._paths("replies") for line in _read_json_lines(path)]
+
     def timing(self) -> list[dict[str, Any]]:
         """How long things took; may be empty."""
         return _read_json_lines(self.folder / _TIMING)
@@ -121,7 +136,7 @@ class Recorder:
 
     def has_part(self, k: int) -> bool:
         """Whether part ``k`` exists, and so need not be made."""
-        return _has_part(self.folder, k)
+        return _has_part(self.folder, self.record, k)
 
     def write_part(
         self,
@@ -129,8 +144,10 @@ class Recorder:
         rows: Sequence[Row],
         tokens: Mapping[str, Sequence[Any] | np.ndarray],
         probes: Sequence[Mapping[str, Any]],
+        replies: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Store part ``k``: rows, token columns (``tables.TOKEN_COLUMNS``) and one probe per item.
+        """Store part ``k``: rows, token columns (``tables.TOKEN_COLUMNS``), a probe per item scored
+        and, in a run that was begun with replies, both replies to each prompt.
 
         Raises:
             NumericsError: a number is NaN or infinite, or a null effect has no reason.
@@ -138,18 +155,22 @@ class Recorder:
 
         """
         contents = {
-            "probes": "".join(strict_json(probe) + "\n" for probe in probes).encode(),
+            "replies": _json_lines(replies),
+            "probes": _json_lines(probes),
             "tokens": tables.tokens_bytes(tokens),
             "rows": tables.rows_bytes(rows),
         }
-        for table in _ENDINGS:
+        for table in _tables(self.record):
             files.write_whole(_part_path(self.folder, table, k), contents[table])
+
+    def replies_of(self, k: int) -> list[dict[str, Any]]:
+        """The replies of a part that exists, as :meth:`Run.replies` has them."""
+        return _read_json_lines(_part_path(self.folder, "replies", k))
 
     def note_time(self, note: Mapping[str, Any]) -> None:
         """Add a line to ``timing.jsonl``, rewritten whole: a torn line could not be read."""
         path = self.folder / _TIMING
-        lines = [strict_json(line) + "\n" for line in [*_read_json_lines(path), note]]
-        files.write_whole(path, "".join(lines).encode())
+        files.write_whole(path, _json_lines([*_read_json_lines(path), note]))
 
     def finish(self) -> Run:
         """Say that every part is there, and count the items that failed."""
@@ -176,7 +197,7 @@ def recording(
         folder: a new or empty folder, or one with a run of the same ``identity``.
         identity: what decides the numbers (JSON).
         found: called for a new run only: what is found at its beginning (JSON), with ``parts``,
-            the number of parts.
+            the number of parts, and ``replies``: true, where replies are kept.
 
     Raises:
         RunError: the folder belongs to another run or is not a run folder (nothing is written),
@@ -201,7 +222,7 @@ def recording(
                 "finished": None,
             }
             files.write_whole(folder / _RECORD, _record_bytes(record))
-        for table in _ENDINGS:
+        for table in _tables(record):
             files.make_folder(folder / table)
         yield Recorder(folder, record, continued)
 
@@ -217,7 +238,7 @@ def kept_parts(folder: Path) -> tuple[int, int] | None:
     if record is None:
         return None
     parts = record["found"]["parts"]
-    return sum(_has_part(folder, k) for k in range(parts)), parts
+    return sum(_has_part(folder, record, k) for k in range(parts)), parts
 
 
 def strict_json(value: Any) -> str:
@@ -290,15 +311,16 @@ def _unequal(
 
 
 def _in_words(keys: tuple[str, ...], there: Any, here: Any) -> str:
-    named = {
+    hashed = {
         ("suite", "asked"): "the texts",
-        ("suite", "name"): "the texts' name",
         ("base", "fingerprint"): "the base model",
         ("tuned", "fingerprint"): "the tuned model or adapter",
-        ("tunediff",): "tunediff's version",
     }
+    if keys in hashed:
+        return hashed[keys]
     if keys[0] == "measures":
         return "the measures"
+    named = {("suite", "name"): "the texts' name", ("tunediff",): "tunediff's version"}
     setting = keys[1:] if keys[0] == "settings" else keys
     name = named.get(keys, " ".join(setting).replace("_", " "))
     both = [_shown(value) for value in (there, here)]
@@ -320,8 +342,17 @@ def _part_path(folder: Path, table: str, k: int) -> Path:
     return folder / table / (_part_name(k) + _ENDINGS[table])
 
 
-def _has_part(folder: Path, k: int) -> bool:
-    return all(_part_path(folder, table, k).is_file() for table in _ENDINGS)
+def _tables(record: Mapping[str, Any]) -> list[str]:
+    """Which tables a run's parts have, in writing order."""
+    return [t for t in _ENDINGS if t != "replies" or record["found"].get("replies", False)]
+
+
+def _has_part(folder: Path, record: Mapping[str, Any], k: int) -> bool:
+    return all(_part_path(folder, table, k).is_file() for table in _tables(record))
+
+
+def _json_lines(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    return "".join(strict_json(line) + "\n" for line in lines).encode()
 
 
 class _Object(dict[str, Any]):

@@ -15,7 +15,11 @@ from tunediff.errors import NumericsError, RunError
 from tunediff.values import Row
 
 ROW_COLUMNS = tuple(field.name for field in fields(Row))
-TOKEN_COLUMNS = ("item", "position", "token", "nll_base", "nll_tuned", "kl_base_tuned", "delta_p")
+TOKEN_TEXTS = ("suite", "item")
+TOKEN_COLUMNS = (
+    *TOKEN_TEXTS,
+    *("position", "token", "nll_base", "nll_tuned", "kl_base_tuned", "delta_p"),
+)
 
 
 def damaged(path: Path, error: Exception) -> RunError:
@@ -36,8 +40,8 @@ def read_rows(path: Path) -> list[Row]:
 def read_tokens(path: Path) -> dict[str, np.ndarray]:
     """The scored tokens of one part, by name of column."""
     columns = _read(path, TOKEN_COLUMNS)
-    arrays = {"item": np.array(columns["item"].to_pylist(), dtype=object)}
-    for name in TOKEN_COLUMNS[1:]:
+    arrays = {name: np.array(columns[name].to_pylist(), dtype=object) for name in TOKEN_TEXTS}
+    for name in TOKEN_COLUMNS[2:]:
         arrays[name] = np.from_dlpack(columns[name].combine_chunks())
     return arrays
 
@@ -53,7 +57,8 @@ def _schema(table: str) -> Any:
         nullable = {"base_sum", "tuned_sum", "effect_sum", "reason"}
     else:
         kinds = dict.fromkeys(TOKEN_COLUMNS, pa.float32())
-        kinds |= {"item": pa.string(), "position": pa.int32(), "token": pa.int32()}
+        kinds |= dict.fromkeys(TOKEN_TEXTS, pa.string())
+        kinds |= {"position": pa.int32(), "token": pa.int32()}
         nullable = set()
     return pa.schema([pa.field(name, kind, name in nullable) for name, kind in kinds.items()])
 
@@ -87,7 +92,7 @@ def tokens_bytes(tokens: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
         NumericsError: a number is not finite in float32.
 
     """
-    for name in TOKEN_COLUMNS[3:]:
+    for name in TOKEN_COLUMNS[4:]:
         if not np.isfinite(np.asarray(tokens[name], dtype=np.float32)).all():
             raise NumericsError(
                 f"A token's {name} is NaN or infinite in float32.",

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
 import torch
 
 from tunediff.errors import NumericsError
@@ -20,11 +18,8 @@ from tunediff.scoring import memory, packs, precision, sampling
 from tunediff.scoring.attention import Memory
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
-from tunediff.scoring.sampling import Draft
+from tunediff.scoring.sampling import BOTH, Asked, Draft
 from tunediff.values import Encoded, Generation, Reply
-
-Side = Literal["base", "tuned"]
-BOTH: tuple[Side, ...] = ("base", "tuned")
 
 # Remembered tokens of one batch, prompts and replies of all its rows: what bounds its memory.
 BUDGET = {"cpu": 8192, "mps": 8192, "cuda": 65536}
@@ -41,7 +36,7 @@ class Rules:
     generation: Generation
     sample: int
     ends: frozenset[int]
-    text: Callable[[Side, Encoded, Sequence[int]], str]
+    text: Callable[[Asked, Encoded, Sequence[int]], str]
     context: int | None
 
     def most(self, prompt: Encoded) -> int:
@@ -49,7 +44,7 @@ class Rules:
         room = self.generation.max_new_tokens
         return room if self.context is None else min(room, self.context - len(prompt.ids))
 
-    def draft(self, side: Side, prompt: Encoded) -> Draft:
+    def draft(self, side: Asked, prompt: Encoded) -> Draft:
         """A reply that has not begun."""
         return Draft(
             generation=self.generation,
@@ -64,7 +59,7 @@ def generate(
     engine: Engine,
     prompts: Sequence[Encoded],
     rules: Rules,
-    sides: Sequence[Side] = BOTH,
+    sides: Sequence[Asked] = BOTH,
     budget: int = 0,
 ) -> Iterator[tuple[Reply | None, Reply | None]]:
     """Base's and tuned's reply to every prompt, in the order given; None of a side not asked.
@@ -81,12 +76,12 @@ def generate(
 
     """
     budget = budget or BUDGET.get(engine.streams.device.type, 8192)
-    sides = [side for side in BOTH if side in sides]
+    asked: list[Asked] = [side for side in BOTH if side in sides]
     first = 0
     while first < len(prompts):
-        count = _fitting(prompts[first:], rules, len(sides), budget)
+        count = _fitting(prompts[first:], rules, len(asked), budget)
         batch = prompts[first : first + count]
-        found = _answered(engine, batch, rules, sides)
+        found = _answered(engine, batch, rules, asked)
         if found is not None:
             yield from zip(*found, strict=True)
             first += count
@@ -99,7 +94,7 @@ def generate(
                 "Use fewer new tokens, a shorter prompt, a smaller --dtype, or another device.",
             )
         engine.halvings += 1
-        budget = sum(_length(prompt, rules) for prompt in batch) * len(sides) // 2
+        budget = sum(_length(prompt, rules) for prompt in batch) * len(asked) // 2
 
 
 def _length(prompt: Encoded, rules: Rules) -> int:
@@ -117,11 +112,13 @@ def _fitting(prompts: Sequence[Encoded], rules: Rules, sides: int, budget: int) 
 
 
 def _answered(
-    engine: Engine, prompts: Sequence[Encoded], rules: Rules, sides: Sequence[Side]
+    engine: Engine, prompts: Sequence[Encoded], rules: Rules, sides: Sequence[Asked]
 ) -> list[list[Reply | None]] | None:
     """The replies of base and those of tuned; None where memory ran out."""
-    together = [sides] if engine.streams.mixes else [[side] for side in sides]
-    found: dict[Side, list[Reply | None]] = {side: [None] * len(prompts) for side in BOTH}
+    together: list[Sequence[Asked]] = (
+        [sides] if engine.streams.mixes else [[side] for side in sides]
+    )
+    found: dict[Asked, list[Reply | None]] = {side: [None] * len(prompts) for side in BOTH}
     try:
         with (
             precision.use(engine.kernel),
@@ -142,7 +139,7 @@ def _answered(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    side: Side
+    side: Asked
     prompt: Encoded
     draft: Draft
 

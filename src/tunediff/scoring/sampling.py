@@ -11,11 +11,16 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from tunediff.errors import UsageError
 from tunediff.values import Encoded, Generation, Reply
+
+Asked = Literal["base", "tuned"]
+BOTH: tuple[Asked, ...] = ("base", "tuned")
+"""Who can be asked for replies."""
 
 _LIKELIEST = 512  # candidates looked at before the whole vocabulary is sorted
 
@@ -66,7 +71,7 @@ def choose(z: np.ndarray, generation: Generation, u: float) -> int:
         last = int(np.searchsorted(held, generation.top_p * (1 - 1e-12)))
         if last < len(held) or most >= len(z):
             break
-        if generation.top_p == 1 and u < held[-1]:  # the rest is not needed
+        if generation.top_p == 1 and len(held) and u < held[-1]:  # the rest is not needed
             return int(order[np.searchsorted(held, u, side="right")])
     last = min(last, len(held) - 1)
     return int(order[np.searchsorted(held[:last], u * held[last], side="right")])

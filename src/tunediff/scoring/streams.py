@@ -72,10 +72,7 @@ class Streams(Protocol):
         ...
 
     def mixed(self, pack: Pack, split: int) -> torch.Tensor:
-        """Last hidden states of a row, (N, H): its first ``split`` tokens are base's to read.
-
-        The others are tuned's. Where the streams do not mix, one of the two has none.
-        """
+        """Last hidden states of a row, (N, H): base's for ``split`` tokens, then tuned's."""
         ...
 
     def mixed_logits(self, h: torch.Tensor, split: int) -> torch.Tensor:
@@ -215,8 +212,7 @@ class SharedStreams:
             module.register_forward_hook(self._adding(part))
         self.head = Head(model)
         self.vocabulary = self.head.module.weight.shape[0]
-        self.mixes = True
-        self.ends = end_tokens(model)
+        self.mixes, self.ends = True, end_tokens(model)
         self._noisy = adapted
 
         prefix, layers = decoder_layers(model)
@@ -261,7 +257,7 @@ class SharedStreams:
             return self.head(h).float()
 
     def mixed(self, pack: Pack, split: int) -> torch.Tensor:
-        """Last hidden states of a row, (N, H): base's for its first ``split`` tokens."""
+        """Base and tuned one behind the other in one pass; (N, H)."""
         with self._as("mixed", split):
             return run_backbone(self._model, pack)
 
@@ -356,8 +352,7 @@ class SeparateStreams:
         rows = [m.get_output_embeddings().weight.shape[0] for m in (base, tuned)]
         self.vocabulary = min(rows) if vocabulary is None else vocabulary
         self.first_layer = 0
-        self.mixes = False
-        self.ends = tuple(sorted({*end_tokens(base), *end_tokens(tuned)}))
+        self.mixes, self.ends = False, (*end_tokens(base), *end_tokens(tuned))
 
     def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Last hidden states of base and tuned, (N, H) each."""
@@ -400,7 +395,5 @@ class SeparateStreams:
 
 
 def _only(split: int, count: int) -> SideName:
-    """The one side of a row that does not mix."""
-    if split not in (0, count):
-        raise ValueError(f"{split} of {count} tokens are base's; these streams do not mix sides")
+    assert split in (0, count), "these streams do not mix sides"
     return "base" if split else "tuned"

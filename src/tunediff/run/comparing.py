@@ -1,0 +1,386 @@
+"""How do suites, a pair and measures become the record of a comparison, killed or not?
+
+Each suite is asked in up to three ways, as its items allow and the pair offers: its references and
+texts are scored, its choices are scored, its prompts are answered by both models. Replies are then
+scored by both models too, so that no later view needs a model. Items are sorted by length and id
+and cut into parts, so that no order of a file and no moment of a kill has a say in the numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tunediff import __version__
+from tunediff.errors import InputError
+from tunediff.measures import CHOICES, REPLIES, SAMPLES, TOKENS
+from tunediff.measures.tokens import nll
+from tunediff.pair.contract import Pair
+from tunediff.run import asking
+from tunediff.run.asking import Asked
+from tunediff.run.store import Recorder, Run, recording
+from tunediff.values import (
+    Choices,
+    Encoded,
+    Generation,
+    Item,
+    Measure,
+    Observation,
+    Reply,
+    Row,
+    Scores,
+    Suite,
+)
+
+Form = Literal["raw", "chat"]
+
+OF_REPLIES: tuple[Measure, ...] = tuple(
+    Measure(
+        f"nll_of_{side}_reply",
+        "nats/token",
+        0,
+        f"the reply of {side} is as likely under both",
+        ("scores", "replies"),
+        nll,
+    )
+    for side in ("base", "tuned")
+)
+"""How likely both models find what base said, and what tuned said."""
+
+Replied = Mapping[tuple[str, str, int], Reply]
+"""Replies of base that are known already, by suite, item and sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Items of one suite that are asked in one way, together."""
+
+    suite: str
+    way: Literal["scores", "choices", "replies"]
+    asked: tuple[Asked, ...]  # of choices: every choice of an item, one behind the other
+    cost: int  # tokens
+
+
+def compare(
+    pair: Pair,
+    suites: Sequence[Suite],
+    *,
+    out: Path | str,
+    generation: Generation | None = None,
+    samples: int = 1,
+    form: Form = "raw",
+    variant: str = "tuned",
+    seed: int = 0,
+    max_length: int | None = None,
+    allow_truncation: bool = False,
+    part_tokens: int = 8192,
+    progress: Callable[[int, int], None] | None = None,
+    known: Replied | None = None,
+) -> Run:
+    """Ask both models everything that the suites hold, and keep what all measures say.
+
+    Args:
+        pair: the two models, opened together.
+        suites: what is asked; no two of one name.
+        out: the run folder; where it holds the same run, that is continued.
+        generation: how replies are made; None: none are.
+        samples: how many replies to each prompt.
+        form: how a prompt is given: as it is, or as a user's message by the chat template.
+        variant: the name of the tuned side in the rows.
+        seed: of the statistics; recorded.
+        max_length: at most so many token ids an item; None: as many as the model takes.
+        allow_truncation: keep the first ids of a longer item, and count it.
+        part_tokens: about so many tokens are lost by a kill, at most.
+        progress: called with the tokens done and their total.
+        known: base's replies, where another variant's run made them: base answers once.
+
+    Raises:
+        InputError: an item cannot be asked; nothing has been written.
+        RunError: the folder belongs to another run or cannot be written.
+        PairError, NumericsError: the pair failed.
+
+    """
+    parts = list(_plan(pair, suites, generation, samples, form, max_length, allow_truncation,
+                       part_tokens))  # fmt: skip
+    measures = (*TOKENS, *CHOICES, *REPLIES, *SAMPLES, *OF_REPLIES)
+    settings = dict(pair.settings)
+    identity = {
+        "tunediff": __version__,
+        "base": asking.side_of(pair.base),
+        "tuned": asking.side_of(pair.tuned),
+        "variant": variant,
+        "suites": {
+            s.name: asking.hash_of([a for p in parts if p.suite == s.name for a in p.asked])
+            for s in suites
+        },
+        "measures": {m.name: asking.definition(m) for m in measures},
+        "generation": None if generation is None else asdict(generation),
+        "samples": samples,
+        "form": form,
+        "settings": {k: v for k, v in settings.items() if k not in asking.FOUND_SETTINGS},
+        "seed": seed,
+        "max_length": max_length,
+        "allow_truncation": allow_truncation,
+        "part_tokens": part_tokens,
+    }
+    scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked]
+
+    def found() -> dict[str, Any]:
+        truncated = [e.truncated for e in scored if e.truncated]
+        return {
+            "paths": {"base": pair.base.path, "tuned": pair.tuned.path},
+            "settings": asking.found_settings(pair),
+            "noise_floor": dict(pair.noise_floor(scored)) if scored else {},
+            "certificate": pair.certificate.as_dict(),
+            "items": {s.name: len(s.items) for s in suites},
+            "truncated": {"items": len(truncated), "tokens": sum(truncated)},
+            "parts": len(parts),
+            "replies": True,
+        }
+
+    with recording(out, identity, found) as recorder:
+        missing = [k for k in range(len(parts)) if not recorder.has_part(k)]
+        if recorder.continued and missing:
+            pair.continue_with({**settings, **recorder.record["found"]["settings"]})
+        total = sum(p.cost for p in parts)
+        done = total - sum(parts[k].cost for k in missing)
+        for k in missing:
+            began = time.perf_counter()
+            part = parts[k]
+            if part.way == "replies":
+                assert generation is not None
+                _answer(pair, recorder, k, part, generation, samples, variant, known or {})
+            elif part.way == "choices":
+                rows = _choice_rows(pair, part, variant)
+                recorder.write_part(k, rows, asking.token_columns([], ""), [])
+            else:
+                _score(pair, recorder, k, part, variant)
+            done += part.cost
+            if progress is not None:
+                progress(done, total)
+            seconds = time.perf_counter() - began
+            note = {"part": k, "way": part.way, "tokens": part.cost, "seconds": seconds}
+            recorder.note_time({**note, "settings": asking.found_settings(pair)})
+        if missing and scored:
+            recorder.note_time({"speed": dict(pair.speed(scored))})
+        return recorder.finish()
+
+
+def as_chat(item: Item) -> Item:
+    """A prompt as a user's message, and its reference as the assistant's."""
+    if item.prompt is None:
+        return item
+    talk = (
+        {"role": "user", "content": item.prompt},
+        {"role": "assistant", "content": (item.reply or "").strip()},
+    )
+    return replace(item, prompt=None, reply=None, messages=talk)
+
+
+def plain(item: Item) -> Item:
+    """An item as measures of replies see it: the prompt's text, and the reference's."""
+    if item.messages is None:
+        return item
+    before = [m["content"] for m in item.messages[:-1] if m["role"] == "user"]
+    prompt = before[-1] if before else ""
+    return replace(item, messages=None, prompt=prompt, reply=item.messages[-1]["content"])
+
+
+def _plan(
+    pair: Pair,
+    suites: Sequence[Suite],
+    generation: Generation | None,
+    samples: int,
+    form: Form,
+    max_length: int | None,
+    allow_truncation: bool,
+    part_tokens: int,
+) -> Iterator[_Part]:
+    formed: Callable[[Item], Item] = as_chat if form == "chat" else lambda item: item
+    for suite in suites:
+        parts: list[_Part] = []
+        if "scores" in pair.offers:
+            whole = [i for i in suite.items if i.prompt is None or i.reply is not None]
+            asked = _encoded(pair, whole, formed, max_length, allow_truncation)
+            parts += _cut(suite.name, "scores", [(a,) for a in asked], part_tokens)
+            posed = [i for i in suite.items if i.choices is not None]
+            parts += _cut(
+                suite.name,
+                "choices",
+                _choices(pair, posed, formed, max_length, allow_truncation),
+                part_tokens,
+            )
+        if "replies" in pair.offers and generation is not None:
+            prompted = [i for i in suite.items if i.text is None]
+            given = pair.prompts([formed(i) for i in prompted], max_length)
+            prompts = [Asked(plain(i), e) for i, e in zip(prompted, given, strict=True)]
+            cost = samples * generation.max_new_tokens
+            parts += _cut(suite.name, "replies", [(a,) for a in prompts], part_tokens, cost)
+        if not parts:
+            raise InputError(
+                f"Nothing of the suite {suite.name!r} can be asked of this pair, which offers "
+                f"{', '.join(sorted(pair.offers))}.",
+                "Give prompts where replies are compared, and texts or references where models "
+                "are.",
+            )
+        yield from parts
+
+
+def _encoded(
+    pair: Pair,
+    items: Sequence[Item],
+    formed: Callable[[Item], Item],
+    max_length: int | None,
+    allow_truncation: bool,
+) -> list[Asked]:
+    found = pair.encode([formed(i) for i in items], max_length, allow_truncation)
+    return [Asked(item, encoded) for item, encoded in zip(items, found, strict=True)]
+
+
+def _choices(
+    pair: Pair,
+    items: Sequence[Item],
+    formed: Callable[[Item], Item],
+    max_length: int | None,
+    allow_truncation: bool,
+) -> list[tuple[Asked, ...]]:
+    """Every item's choices as continuations of its prompt."""
+    single = [replace(item, reply=choice) for item in items for choice in item.choices or ()]
+    flat = iter(_encoded(pair, single, formed, max_length, allow_truncation))
+    return [tuple(next(flat) for _ in item.choices or ()) for item in items]
+
+
+def _cut(
+    suite: str,
+    way: Literal["scores", "choices", "replies"],
+    asked: Sequence[tuple[Asked, ...]],
+    part_tokens: int,
+    more: int = 0,
+) -> Iterator[_Part]:
+    """Parts of about ``part_tokens`` tokens; ``more``: those that each item adds."""
+
+    def cost(group: Sequence[Asked]) -> int:
+        return sum(len(a.encoded.ids) + more for a in group)
+
+    part: list[Asked] = []
+    spent = 0
+    for group in sorted(asked, key=lambda g: (cost(g), g[0].item.id)):
+        if part and spent + cost(group) > part_tokens:
+            yield _Part(suite, way, tuple(part), spent)
+            part, spent = [], 0
+        part += group
+        spent += cost(group)
+    if part:
+        yield _Part(suite, way, tuple(part), spent)
+
+
+def _score(pair: Pair, recorder: Recorder, k: int, part: _Part, variant: str) -> None:
+    scored = list(asking.scores_of(pair, part.asked))
+    recorder.write_part(
+        k,
+        asking.score_rows(part.asked, scored, TOKENS, part.suite, variant),
+        asking.token_columns(scored, part.suite),
+        [asking.probe_line(scores, part.suite, pair) for scores in scored],
+    )
+
+
+def _choice_rows(pair: Pair, part: _Part, variant: str) -> list[Row]:
+    scores = asking.scores_of(pair, part.asked)
+    rows: list[Row] = []
+    for item, own in _by_item(part.asked):
+        choices = _gathered(item.id, own, [next(scores) for _ in own])
+        for m in CHOICES:
+            found = m.function(item, choices)
+            rows.append(asking.row_of(m.name, item, found, part.suite, variant))
+    return rows
+
+
+def _by_item(asked: Sequence[Asked]) -> Iterator[tuple[Item, list[Asked]]]:
+    """Items with their choices, which stand one behind the other."""
+    start = 0
+    while start < len(asked):
+        item = asked[start].item
+        own = list(asked[start : start + len(item.choices or ())])
+        start += len(own)
+        yield item, own
+
+
+def _gathered(item: str, asked: Sequence[Asked], scored: Sequence[Scores]) -> Choices:
+    reason = next((s.reason for s in scored if s.reason is not None), None)
+    kept = [] if reason is not None else scored
+    return Choices(
+        item_id=item,
+        base=np.array([-s.nll_base.sum() for s in kept]),
+        tuned=np.array([-s.nll_tuned.sum() for s in kept]),
+        tokens=np.array([len(s.positions) for s in kept], dtype=np.int64),
+        bytes_scored=np.array([a.encoded.bytes_scored for a in asked[: len(kept)]], np.int64),
+        reason=reason,
+    )
+
+
+def _answer(
+    pair: Pair,
+    recorder: Recorder,
+    k: int,
+    part: _Part,
+    generation: Generation,
+    samples: int,
+    variant: str,
+    known: Replied,
+) -> None:
+    prompts = [a.encoded for a in part.asked]
+    replies: list[list[tuple[Reply, Reply]]] = [[] for _ in prompts]
+    for sample in range(samples):
+        keys = [(part.suite, a.item.id, sample) for a in part.asked]
+        if all(key in known for key in keys):
+            answers = pair.generate(prompts, generation, sample, ("tuned",))
+            both = [(known[key], tuned) for key, (_, tuned) in zip(keys, answers, strict=True)]
+        else:
+            both = list(pair.generate(prompts, generation, sample))
+        for own, (base, tuned) in zip(replies, both, strict=True):
+            assert base is not None
+            assert tuned is not None
+            own.append((base, tuned))
+
+    rows: list[Row] = []
+    lines: list[dict[str, Any]] = []
+    for a, own in zip(part.asked, replies, strict=True):
+        for sample, (base, tuned) in enumerate(own):
+            for m in REPLIES:
+                found = m.function(a.item, base, tuned)
+                rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
+            sides = {"base": asdict(base), "tuned": asdict(tuned)}
+            lines.append({"suite": part.suite, "item": a.item.id, "sample": sample, **sides})
+        for m in SAMPLES if samples > 1 else ():
+            found = m.function(a.item, [b for b, _ in own], [t for _, t in own])
+            rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
+    if "scores" in pair.offers:
+        rows += _rows_of_replies(pair, part, replies, variant)
+    recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
+
+
+def _rows_of_replies(
+    pair: Pair, part: _Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
+) -> list[Row]:
+    """How likely both models find each reply."""
+    asked: list[tuple[Measure, Asked, int, Encoded | None]] = []
+    for a, own in zip(part.asked, replies, strict=True):
+        for sample, both in enumerate(own):
+            for m, reply in zip(OF_REPLIES, both, strict=True):
+                encoded = pair.continuation(a.encoded, reply.ids) if reply.ids else None
+                asked.append((m, a, sample, encoded))
+    scorable = [Asked(a.item, e) for _, a, _, e in asked if e is not None]
+    scores = asking.scores_of(pair, scorable)
+    rows = []
+    for m, a, sample, encoded in asked:
+        if encoded is None:
+            found = Observation(None, None, None, 0, "The reply is empty.")
+        else:
+            found = m.function(next(scores))
+        rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
+    return rows
