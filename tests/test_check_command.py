@@ -166,7 +166,7 @@ def test_a_process_of_its_own_writes_nothing_else(folders: Folders) -> None:
         (["check", "toy", "toy:1"], "The toy has no weights to compare."),
         (["check", "toy", "toy:one", "--prompt", "x y"], "'toy:one' is not a toy."),
         (["check", "toy", "toy:nan", "--prompt", "x y"], "The toy's strength is nan."),
-        (["check", "a", "b", "--backend", "gguf"], "The backend 'gguf' is not one of hf, toy."),
+        (["check", "a", "b", "--backend", "gguf"], "The backend 'gguf' is not one of hf, toy"),
         (["check", "a", "b", "--prompt", "x", "--dtype", "int8"], "The dtype 'int8' is not one"),
         (
             ["check", "toy", "toy:1", "--prompt", "x y", "--mse-threshold", "nan"],

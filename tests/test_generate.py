@@ -132,9 +132,9 @@ def test_every_kind_of_tuning_as_the_library(kind: str, base: Path, tmp_path: Pa
 def test_a_real_model_ends_its_stories(shared: Path) -> None:
     base, adapter = (shared / "models" / n for n in ("stories260K", "stories260K-gsm8k-lora"))
     pair = opened(base, adapter)
-    items = [Item(str(i), prompt=p) for i, p in enumerate(("Once upon a time", "Lily", "2 + 2 ="))]
+    items = [Item(str(i), prompt=p) for i, p in enumerate(("Lily", "2 + 2 ="))]
     prompts = pair.prompts(items, None)
-    generation = Generation(max_new_tokens=220)
+    generation = Generation(max_new_tokens=240)
     replies = list(pair.generate(prompts, generation))
     model = alone(base, adapter)[0]
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -1,6 +1,7 @@
 """Does every backend do what ``pair/contract.py`` asks of one?
 
-One suite for all of them; a new backend is one more line in ``KINDS``.
+One suite for all of them; a new backend is one more line in ``KINDS``, or in ``ANSWERING`` where
+it has replies and no scores.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tunediff.errors import InputError, PairError, TunediffError, UsageError
 from tunediff.pair.contract import Pair
 from tunediff.pair.open import BACKENDS, open_pair
 from tunediff.pair.toy import LEARNED, VOCABULARY, ToyPair
-from tunediff.values import TOKEN_METRICS, Item, Scores
+from tunediff.values import TOKEN_METRICS, Encoded, Generation, Item, Reply, Scores
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -50,11 +51,30 @@ def toy(_base: Path, _folder: Path) -> Pair:
     return open_pair("toy", "toy:0.7")
 
 
+def recorded(_base: Path, folder: Path) -> Pair:
+    for name in ("base", "tuned"):
+        rows = [
+            {"id": item.id, "prompt": item.prompt, "reply": f"{name} {item.id} {k}", "sample": k}
+            for item in PROMPTS
+            for k in (0, 1)
+        ]
+        (folder / name).write_text("\n".join(map(json.dumps, rows)))
+    return open_pair(f"recorded:{folder / 'base'}", f"recorded:{folder / 'tuned'}")
+
+
 KINDS: tuple[Callable[[Path, Path], Pair], ...] = (lora, switched, full, toy)
+ANSWERING = (*KINDS, recorded)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
 def pair(
+    request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Pair:
+    return request.param(base, tmp_path_factory.mktemp("tuned"))
+
+
+@pytest.fixture(scope="module", params=ANSWERING, ids=lambda kind: kind.__name__)
+def answering(
     request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Pair:
     return request.param(base, tmp_path_factory.mktemp("tuned"))
@@ -72,22 +92,31 @@ def numbers(scores: Scores) -> np.ndarray:
     return np.stack([getattr(scores, name) for name in TOKEN_METRICS])
 
 
-def test_every_backend_has_a_row_here(pair: Pair) -> None:
-    assert set(BACKENDS) == {"hf", "toy"}, "add the new backend to KINDS"
-    assert pair.settings["backend"] in BACKENDS
+PROMPTS = [
+    Item("z", prompt="the quick brown "),
+    Item("a", prompt="over a lazy dog", reply="and then"),
+    Item("m", prompt="é 日本"),
+]
+GREEDY = Generation(max_new_tokens=6)
 
 
-def test_sides_and_certificate(pair: Pair) -> None:
-    assert pair.base.kind == "base"
+def test_every_backend_has_a_row_here(answering: Pair) -> None:
+    assert set(BACKENDS) == {"hf", "toy", "recorded"}, "add the new backend to ANSWERING"
+    assert answering.settings["backend"] in BACKENDS
+
+
+def test_sides_and_certificate(answering: Pair) -> None:
+    pair = answering
+    assert pair.base.kind == ("base" if "scores" in pair.offers else "recorded")
     assert len({pair.base.fingerprint, pair.tuned.fingerprint}) == 2
     assert all(len(side.fingerprint) == 64 for side in (pair.base, pair.tuned))
     assert not pair.certificate.weights_equal
-    assert pair.offers >= {"scores"}
+    assert pair.offers >= {"replies"}
     assert {check.passed for check in pair.certificate.checks} <= {True, None}
 
 
-def test_settings_are_json_and_say_what_decides(pair: Pair) -> None:
-    settings = dict(pair.settings)
+def test_settings_are_json_and_say_what_decides(answering: Pair) -> None:
+    settings = dict(answering.settings)
     assert json.loads(json.dumps(settings)) == settings
     assert {"backend", "device", "dtype", "kernel", "fast_kernel", "threads"} <= set(settings)
 
@@ -217,6 +246,99 @@ def test_speed_is_of_both_sides(pair: Pair) -> None:
     assert all(value > 0 for value in found.values())
 
 
+# --- replies
+
+
+def test_prompts_hold_nothing_to_score(answering: Pair) -> None:
+    found = answering.prompts(PROMPTS, None)
+    assert [p.item_id for p in found] == [i.id for i in PROMPTS]
+    for prompt in found:
+        assert (prompt.ids.dtype, prompt.bytes_scored, len(prompt.scored)) == (np.int64, 0, 0)
+        assert prompt.probe == len(prompt.ids) - 1
+
+
+def test_replies_come_in_order_of_both_sides(answering: Pair) -> None:
+    prompts = answering.prompts(PROMPTS, None)
+    found = list(answering.generate(prompts, GREEDY))
+    assert len(found) == len(prompts)
+    for b, t in found:
+        assert isinstance(b, Reply)
+        assert isinstance(t, Reply)
+        for reply in (b, t):
+            if reply.ids is None:
+                assert reply.stop == "recorded"
+            else:
+                assert len(reply.ids) <= GREEDY.max_new_tokens
+                assert (len(reply.ids) == GREEDY.max_new_tokens) == (reply.stop == "length")
+    assert any(b != t for b, t in found)
+    assert list(answering.generate(prompts, GREEDY)) == found
+    assert list(answering.generate(prompts[1:2], GREEDY)) == found[1:2]
+    assert list(answering.generate(prompts[::-1], GREEDY)) == found[::-1]
+    assert list(answering.generate(prompts, GREEDY, sides=("tuned",))) == [
+        (None, t) for _, t in found
+    ]
+    assert list(answering.generate([], GREEDY)) == []
+
+
+def test_samples_are_different_and_come_again(answering: Pair) -> None:
+    prompts = answering.prompts(PROMPTS, None)
+    generation = Generation(max_new_tokens=6, temperature=1.0)
+    first, again, other = (
+        list(answering.generate(prompts, generation, sample=k)) for k in (0, 0, 1)
+    )
+    assert first == again
+    assert all(b != c and t != u for (b, t), (c, u) in zip(first, other, strict=True))
+
+
+def test_a_reply_is_scored_as_it_was_made(pair: Pair) -> None:
+    prompts = pair.prompts(PROMPTS, None)
+    for prompt, both in zip(prompts, pair.generate(prompts, GREEDY), strict=True):
+        for reply in both:
+            assert reply is not None
+            assert reply.ids
+            asked = pair.continuation(prompt, reply.ids)
+            (scores,) = pair.score([asked])
+            assert scores.reason is None
+            assert scores.targets.tolist() == list(reply.ids)
+            assert scores.probe_position == prompt.probe
+            # greedy: at its first token the side that made it finds no other likelier
+        b, t = ((pair.continuation(prompt, reply.ids or ())) for reply in both if reply)
+        (of_b,), (of_t,) = pair.score([b]), pair.score([t])
+        assert of_b.nll_base[0] <= of_t.nll_base[0] + 1e-6
+        assert of_t.nll_tuned[0] <= of_b.nll_tuned[0] + 1e-6
+    with pytest.raises(InputError, match="a reply without tokens"):
+        pair.continuation(prompts[0], [])
+
+
+def test_a_text_is_not_answered(pair: Pair) -> None:
+    with pytest.raises(InputError, match="Item 't' is a text"):
+        pair.prompts([Item("t", text="the fox")], None)
+    with pytest.raises(InputError, match="at most 4 fit before a reply"):
+        pair.prompts(PROMPTS, 4)
+
+
+def test_settings_that_make_no_replies_are_refused(pair: Pair) -> None:
+    with pytest.raises(UsageError, match="max_new_tokens is 0; it must be 1 or more"):
+        list(pair.generate(pair.prompts(PROMPTS, None), Generation(max_new_tokens=0)))
+
+
+def test_what_is_not_offered_is_refused(answering: Pair) -> None:
+    if "scores" in answering.offers:
+        return
+    none = np.empty(0, np.int64)
+    nothing = Encoded("a", none, none, -1, 0)
+    for ask in (
+        lambda: answering.encode(ITEMS, None, False),
+        lambda: answering.score([nothing]),
+        lambda: answering.continuation(nothing, [1]),
+        lambda: answering.token_text(1),
+    ):
+        with pytest.raises(PairError, match="known by their text alone"):
+            ask()
+    assert dict(answering.noise_floor([])) == dict(answering.speed([])) == {}
+    answering.continue_with(answering.settings)
+
+
 # --- what only models have
 
 
@@ -277,6 +399,25 @@ def test_the_models_context_is_a_limit(base: Path, tmp_path: Path) -> None:
 # --- the toy's closed forms
 
 
+def test_the_toys_replies() -> None:
+    (prompt,) = ToyPair(0.5).prompts([Item("a", prompt="x")], None)
+    generation = Generation(max_new_tokens=3, temperature=1.0)
+    assert next(ToyPair(0.5).generate([prompt], GREEDY)) == (
+        Reply(6 * "\0", (0,) * 6, "length"),
+        Reply(6 * " ", (32,) * 6, "length"),
+    )
+    stopped = Generation(max_new_tokens=6, stop=("   ",))
+    assert next(ToyPair(0.5).generate([prompt], stopped))[1] == Reply("", (32,) * 3, "stop_string")
+    drawn = [next(ToyPair(3.0).generate([prompt], generation, sample=k)) for k in range(200)]
+    share = [
+        np.mean([np.isin(both[side].ids, LEARNED).mean() for both in drawn]) for side in (0, 1)
+    ]
+    e = math.exp(3.0) * len(LEARNED)
+    truths = (len(LEARNED) / VOCABULARY, e / (e + VOCABULARY - len(LEARNED)))
+    for found, true in zip(share, truths, strict=True):
+        assert abs(found - true) < 4 * math.sqrt(true * (1 - true) / 600)
+
+
 @pytest.mark.parametrize("strength", [1e-4, 0.1, 1.0, 3.0, -0.5, 0.0])
 def test_the_toys_closed_forms(strength: float) -> None:
     pair = ToyPair(strength)
@@ -309,7 +450,7 @@ def test_no_such_toy(name: str) -> None:
 
 
 def test_no_such_backend_or_dtype(base: Path) -> None:
-    with pytest.raises(UsageError, match="The backend 'magic' is not one of hf, toy"):
+    with pytest.raises(UsageError, match="The backend 'magic' is not one of hf, toy, recorded"):
         open_pair(base, base, backend="magic")
     with pytest.raises(UsageError, match="The dtype 'int8' is not one of float32"):
         open_pair(base, base, dtype="int8")

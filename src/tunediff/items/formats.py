@@ -19,7 +19,7 @@ from typing import Any
 from tunediff.errors import InputError
 from tunediff.items.bounds import FIELD_LIMIT, LINE_LIMIT, check_line, shown
 
-REPLIES = ("reply", "response", "completion")  # three names for one column
+REPLIES = ("reply", "response", "completion", "reference")  # four names for one column
 ANSWERS = ("choices", "answer", "label", "category", "constraints")  # what a reply is held against
 COLUMNS = ("id", "text", "prompt", *REPLIES, "messages", "axis", "group", *ANSWERS)
 MARKER = "<|endoftext|>"

@@ -311,7 +311,7 @@ def _unequal(
 
 
 def _in_words(keys: tuple[str, ...], there: Any, here: Any) -> str:
-    hashed = {
+    hashed: dict[tuple[str, ...], str] = {
         ("suite", "asked"): "the texts",
         ("base", "fingerprint"): "the base model",
         ("tuned", "fingerprint"): "the tuned model or adapter",

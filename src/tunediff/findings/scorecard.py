@@ -1,0 +1,365 @@
+"""What did tuning change, axis by axis and measure by measure, and is it settled?
+
+A pure function of the runs of ``tunediff compare``, one for each tuned model: the object that is
+stored as ``summary.json``, and that the terminal's scorecard is drawn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import fsum
+from typing import Any
+
+import numpy as np
+
+from tunediff.findings.corrections import benjamini_hochberg
+from tunediff.findings.decide import Question, judge, judge_axes
+from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.proportions import above_chance, discordant, estimate_outcomes
+from tunediff.findings.selection import choose
+from tunediff.run.store import Run
+from tunediff.values import AXES, Estimate, Row
+
+SCHEMA_VERSION = 1
+WORST = 10
+
+# An axis' primary measure, named before any run; where the pair has no log-probabilities, the next.
+PRIMARY = {
+    "target": ("nll", "exact_match"),
+    "general": ("nll", "exact_match"),
+    "safety": ("nll", "exact_match"),
+    "fluency": ("repetition",),
+}
+# Whose effects on the same items are correlated.
+CORRELATED = (
+    *("nll", "kl_base_tuned", "exact_match", "choice_accuracy", "words", "keyword_coverage"),
+    *("specificity", "instruction_adherence", "repetition", "distinct_2"),
+)
+_FEWEST_CORRELATED = 10
+
+Table = Mapping[tuple[str, str], Sequence[Row]]
+"""Rows by suite and measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """What a run's record says of a measure."""
+
+    name: str
+    unit: str
+    direction: int
+    margin: float | None
+    pool: str
+
+    @property
+    def shown_margin(self) -> float:
+        return self.margin or 0.0
+
+
+def scorecard(runs: Sequence[Run]) -> dict[str, Any]:
+    """The object of ``summary.json`` and of ``compare --json``.
+
+    Args:
+        runs: finished runs of one base, one a tuned model, in the order given on the command line.
+
+    """
+    variants = [_variant(run) for run in runs]
+    first = runs[0].record
+    seeds = _seed_deltas(_by_measure(runs[0]))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "base": {
+            "path": first["found"]["paths"]["base"],
+            "fingerprint": first["identity"]["base"]["fingerprint"],
+        },
+        "variants": variants,
+        "best": choose(runs) if len(runs) > 1 else None,
+        **seeds,
+    }
+
+
+def _variant(run: Run) -> dict[str, Any]:
+    identity, found = run.record["identity"], run.record["found"]
+    table = _by_measure(run)
+    measures = {
+        name: _Measure(name, **{k: m[k] for k in ("unit", "direction", "margin", "pool")})
+        for name, m in identity["measures"].items()
+    }
+    seed = identity["seed"]
+    identical = found["certificate"]["weights_equal"]
+    chances = _chances(run.items())
+    axes = _axes(table, measures, seed, identical, _labels(run.items()))
+    return {
+        "name": identity["variant"],
+        "tuned": {
+            "path": found["paths"]["tuned"],
+            "kind": identity["tuned"]["kind"],
+            "fingerprint": identity["tuned"]["fingerprint"],
+        },
+        "identical": identical,
+        "axes": axes,
+        "measures": _measures(table, measures, seed, identical, found["noise_floor"], chances),
+        "worst": _worst(table, axes),
+        "correlations": _correlations(table),
+        "failures": [],
+        "advice": [],
+        **_seed_deltas(table),
+        "settings": {
+            **{k: identity[k] for k in ("form", "generation", "samples", "max_length")},
+            **identity["settings"],
+            **found["settings"],
+            "seed": seed,
+            "truncated": found["truncated"],
+        },
+    }
+
+
+def _by_measure(run: Run) -> dict[tuple[str, str], list[Row]]:
+    table: dict[tuple[str, str], list[Row]] = {}
+    for row in run.rows():
+        table.setdefault((row.suite, row.measure), []).append(row)
+    return table
+
+
+def _labels(items: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str | None]:
+    return {(i["suite"], i["id"]): i["label"] for i in items}
+
+
+def _chances(items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """By suite, how often a guess among the choices is right."""
+    shares: dict[str, list[float]] = {}
+    for item in items:
+        if item["choices"]:
+            shares.setdefault(item["suite"], []).append(1 / len(item["choices"]))
+    return {suite: fsum(found) / len(found) for suite, found in shares.items()}
+
+
+def _axes(
+    table: Table,
+    measures: Mapping[str, _Measure],
+    seed: int,
+    identical: bool,
+    labels: Mapping[tuple[str, str], str | None],
+) -> dict[str, Any]:
+    rows_of: dict[str, tuple[str, list[Row]]] = {}
+    for axis in AXES:
+        for name in PRIMARY[axis]:
+            rows = [
+                row
+                for (_, measure), own in table.items()
+                if measure == name
+                for row in own
+                if row.axis == axis and row.effect_sum is not None
+                and (axis != "safety" or labels.get((row.suite, row.item)) != "comply")
+            ]  # fmt: skip
+            if rows:
+                rows_of[axis] = (name, rows)
+                break
+    if not rows_of:
+        return {}
+    questions = {
+        axis: Question(
+            partial(_estimate, rows, seed),
+            1 if measures[name].direction > 0 else -1,
+            measures[name].shown_margin,
+            measures[name].unit,
+            identical,
+        )
+        for axis, (name, rows) in rows_of.items()
+    }
+    answers = judge_axes(questions)
+    found = {}
+    for axis, (name, rows) in rows_of.items():
+        verdict = answers.verdicts[axis]
+        effect = verdict.estimates["effect"]
+        found[axis] = {
+            "primary": name,
+            "unit": measures[name].unit,
+            "direction": measures[name].direction,
+            "margin": measures[name].shown_margin,
+            "base": _pooled(rows, "base_sum"),
+            "tuned": _pooled(rows, "tuned_sum"),
+            **_figures(effect, answers.p[axis]),
+            "level": answers.level,
+            "verdict": verdict.code,
+            "reason": verdict.reason,
+            "more_groups": None if effect.more_groups is None else list(effect.more_groups),
+            "suites": sorted({row.suite for row in rows}),
+            "failed": _failed(table, axis, name),
+        }
+    return found
+
+
+def _failed(table: Table, axis: str, name: str) -> int:
+    rows = [r for (_, m), own in table.items() if m == name for r in own if r.axis == axis]
+    return sum(row.effect_sum is None for row in rows)
+
+
+def _estimate(rows: Sequence[Row], seed: int, level: float) -> Estimate:
+    """Groups of different suites are different groups, whatever their ids."""
+    return estimate_ratio(
+        [f"{row.suite}\x00{row.group}" for row in rows],
+        [row.effect_sum or 0.0 for row in rows],
+        [row.count for row in rows],
+        signed=True,
+        seed=seed,
+        level=level,
+    )
+
+
+def _measures(
+    table: Table,
+    measures: Mapping[str, _Measure],
+    seed: int,
+    identical: bool,
+    floors: Mapping[str, float],
+    chances: Mapping[str, float],
+) -> dict[str, Any]:
+    """Every measure of every suite; what applies to no item of a suite is left out."""
+    estimates: dict[tuple[str, str], Estimate] = {}
+    for key, own in table.items():
+        kept = [row for row in own if row.effect_sum is not None]
+        if kept:
+            estimates[key] = _secondary(kept, measures[key[1]], seed)
+    signed = [key for key, e in estimates.items() if e.p is not None]
+    adjusted = dict(
+        zip(signed, benjamini_hochberg([estimates[k].p or 0.0 for k in signed]), strict=True)
+    )
+    found: dict[str, Any] = {}
+    for (suite, name), estimate in sorted(estimates.items()):
+        own = table[suite, name]
+        kept = [row for row in own if row.effect_sum is not None]
+        m = measures[name]
+        base = _pooled(kept, "base_sum")
+        guessed = chances.get(suite) if name.startswith("choice_accuracy") else None
+        divergence = m.direction == 0 and base is None
+        verdict = judge(
+            estimate,
+            direction=-1 if m.direction < 0 else 1 if m.direction > 0 else 0,
+            margin=m.margin,
+            adjusted_p=adjusted.get((suite, name)),
+            floor=floors.get(name) if divergence else None,
+            unit=m.unit,
+            identical=identical,
+            headroom=guessed is None or above_chance(base or 0.0, estimate.groups, guessed),
+        )
+        effect = verdict.estimates["effect"]
+        entry = {
+            "unit": m.unit,
+            "direction": m.direction,
+            "margin": m.margin,
+            "base": base,
+            "tuned": _pooled(kept, "tuned_sum"),
+            **_figures(effect, adjusted.get((suite, name))),
+            "verdict": verdict.code,
+            "reason": verdict.reason,
+            "more_groups": None if effect.more_groups is None else list(effect.more_groups),
+            "failed": len(own) - len(kept),
+        }
+        if divergence:
+            entry["noise_floor"] = floors.get(name)
+        if all({row.base_sum, row.tuned_sum} <= {0.0, 1.0} and row.count == 1 for row in kept):
+            sides = [[getattr(r, f"{side}_sum") for r in kept] for side in ("base", "tuned")]
+            entry["base_only"], entry["tuned_only"] = discordant(*sides)
+        found.setdefault(suite, {})[name] = entry
+    return found
+
+
+def _secondary(rows: Sequence[Row], m: _Measure, seed: int) -> Estimate:
+    groups, counts = [row.group for row in rows], [row.count for row in rows]
+    if rows[0].base_sum is not None:
+        base, tuned = ([getattr(r, f"{s}_sum") or 0.0 for r in rows] for s in ("base", "tuned"))
+        return estimate_outcomes(groups, base, tuned, counts, seed=seed)
+    effects = [row.effect_sum or 0.0 for row in rows]
+    return estimate_ratio(groups, effects, counts, signed=m.direction != 0, seed=seed)
+
+
+def _figures(estimate: Estimate, adjusted: float | None) -> dict[str, Any]:
+    return {
+        "effect": estimate.effect,
+        "low": estimate.low,
+        "high": estimate.high,
+        "p": estimate.p,
+        "p_adjusted": adjusted,
+        "groups": estimate.groups,
+        "note": estimate.note or None,
+    }
+
+
+def _pooled(rows: Sequence[Row], column: str) -> float | None:
+    sums = [getattr(row, column) for row in rows]
+    if any(part is None for part in sums):
+        return None
+    return fsum(sums) / sum(row.count for row in rows)
+
+
+def _seed_deltas(table: Table) -> dict[str, float | None]:
+    """The seed's two figures, item means over all replies: of length in words, and of coverage."""
+    return {
+        "avg_len_delta": _item_mean(table, "words"),
+        "avg_cov_delta": _item_mean(table, "keyword_coverage"),
+    }
+
+
+def _item_mean(table: Table, name: str) -> float | None:
+    effects = [
+        row.effect_sum / row.count
+        for (_, measure), own in table.items()
+        if measure == name
+        for row in own
+        if row.effect_sum is not None and row.count
+    ]
+    return fsum(effects) / len(effects) if effects else None
+
+
+def _worst(table: Table, axes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Items where base beats tuned in their axis' primary measure, worst first."""
+    losses = []
+    for (suite, name), own in table.items():
+        for row in own:
+            axis = axes.get(row.axis)
+            if axis is None or axis["primary"] != name or row.effect_sum is None or not row.count:
+                continue
+            loss = -axis["direction"] * row.effect_sum / row.count
+            if loss > 0:
+                losses.append((-loss, suite, row.item, row.sample, name, row.axis))
+    return [
+        {"suite": suite, "item": item, "sample": sample, "axis": axis, "measure": name,
+         "loss": -loss}
+        for loss, suite, item, sample, name, axis in sorted(losses)[:WORST]
+    ]  # fmt: skip
+
+
+def _correlations(table: Table) -> list[dict[str, Any]]:
+    """Spearman's ρ of two measures' effects over the items that both have, all suites together."""
+    effects: dict[str, dict[tuple[str, str, int], float]] = {}
+    for (suite, name), own in table.items():
+        if name in CORRELATED:
+            effects.setdefault(name, {}).update(
+                {
+                    (suite, r.item, r.sample): r.effect_sum / r.count
+                    for r in own
+                    if r.effect_sum is not None and r.count
+                }
+            )
+    found = []
+    names = [name for name in CORRELATED if name in effects]
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            common = sorted(effects[one].keys() & effects[other].keys())
+            if len(common) < _FEWEST_CORRELATED:
+                continue
+            ranks = [_ranks([effects[n][key] for key in common]) for n in (one, other)]
+            if all(np.ptp(r) > 0 for r in ranks):
+                rho = float(np.corrcoef(*ranks)[0, 1])
+                found.append({"measures": [one, other], "rho": rho, "items": len(common)})
+    return found
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 0, equal values sharing their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts + 1) / 2)[inverse]

@@ -1,0 +1,78 @@
+"""Which of several tuned models is best, and how good is it on items that did not choose it?
+
+Half of the groups choose; the other half, which had no say, gives the figure. A group's half is a
+bit of a hash of its name, so that neither order nor number of items moves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from math import fsum
+from typing import Any
+
+from tunediff.findings.estimates import estimate_ratio
+from tunediff.run.store import Run
+from tunediff.values import Row
+
+RULE = (
+    "the largest gain on target (else on general) in nll among those whose general and safety nll "
+    "rises by no more than the margin, on half of the groups; the figure is of the other half"
+)
+_MARGIN = 0.02  # nats/token
+
+
+def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
+    """The best variant by :data:`RULE`, with its gain on the half that did not choose it.
+
+    ``effect`` is tuned − base in nats/token, so that a gain is negative. None where no run has log
+    probabilities, or the items are too few for two halves.
+    """
+    halves = [_halves([r for r in run.rows() if r.measure == "nll"]) for run in runs]
+    axis = next((a for a in ("target", "general") if all(a in first for first, _ in halves)), None)
+    if axis is None or any(axis not in second for _, second in halves):
+        return None
+    means = [{a: _mean(rows) for a, rows in first.items()} for first, _ in halves]
+    allowed = [
+        all(m[a] <= _MARGIN for a in ("general", "safety") if a in m and a != axis) for m in means
+    ]
+    names = [run.record["identity"]["variant"] for run in runs]
+    if not any(allowed):
+        return {"rule": RULE, "name": None, "reason": "every variant loses more than the margin"}
+    best = min((k for k in range(len(runs)) if allowed[k]), key=lambda k: means[k][axis])
+    rows = halves[best][1][axis]
+    estimate = estimate_ratio(
+        [_group(r) for r in rows],
+        [r.effect_sum or 0.0 for r in rows],
+        [r.count for r in rows],
+        signed=True,
+        seed=runs[best].record["identity"]["seed"],
+    )
+    return {
+        "rule": RULE,
+        "name": names[best],
+        "axis": axis,
+        "effect": estimate.effect,
+        "low": estimate.low,
+        "high": estimate.high,
+        "groups": estimate.groups,
+        "note": "one training run is one sample: another seed may rank them otherwise",
+    }
+
+
+def _halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    """Rows with an effect by axis, of the half that chooses and of the one that reports."""
+    halves: tuple[dict[str, list[Row]], dict[str, list[Row]]] = ({}, {})
+    for row in rows:
+        if row.effect_sum is not None:
+            bit = hashlib.sha256(_group(row).encode()).digest()[0] & 1
+            halves[bit].setdefault(row.axis, []).append(row)
+    return halves
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return fsum(r.effect_sum or 0.0 for r in rows) / sum(r.count for r in rows)
+
+
+def _group(row: Row) -> str:
+    return f"{row.suite}\x00{row.group}"
