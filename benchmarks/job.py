@@ -24,7 +24,7 @@ EXACT = 2e-6  # a float32 product's largest error over the largest entry; bf16 i
 def main() -> None:
     """Run the job that the first argument describes."""
     job = json.loads(sys.argv[1])
-    run = {"ceiling": ceiling, "geometry": geometry}.get(job["side"], compare)
+    run = {"ceiling": ceiling, "geometry": geometry, "replies": replies}.get(job["side"], compare)
     print(json.dumps(run(job)), flush=True)
 
 
@@ -136,6 +136,13 @@ def geometry(job: dict[str, Any]) -> dict[str, Any]:
     if len(found.modules) != 128:
         raise RuntimeError(f"geometry of {len(found.modules)} modules; 128 were needed")
     return {"read": reading, "geometry": measuring}
+
+
+def replies(job: dict[str, Any]) -> dict[str, Any]:
+    """Both models' replies to a few prompts; see ``benchmarks/replies.py``."""
+    from benchmarks.replies import answer
+
+    return answer(job)
 
 
 class Clock:

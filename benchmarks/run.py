@@ -35,6 +35,7 @@ TARGETS = {  # what the project promises; a ratio on a GPU has no promise of its
     "speed, other kernel": 1.5,
     "memory": 0.5,
     "sharing": 1.3,
+    "replies": 3,
 }
 HEAD = ("figure", "naive", "tunediff", "ratio", "wanted")
 
@@ -62,6 +63,8 @@ def main() -> None:
         for device, dtype in _settings():
             for shape in options.shape or shapes.SHAPES:
                 rows += _shown(pair_rows(shape, device, dtype, repetitions, texts))
+        for device, dtype in _settings():
+            rows += _shown(reply_rows("SmolLM2-135M", device, dtype, repetitions))
     rows += _shown(command_rows(repetitions))
     table = "\n".join([_line(HEAD), _line(["---"] * len(HEAD)), *map(_line, rows)])
     if options.write:
@@ -137,6 +140,37 @@ def pair_rows(shape: str, device: str, dtype: str, repetitions: int, texts: int)
             f"≥ {TARGETS['sharing']}",
         )
     )
+    return rows
+
+
+def reply_rows(shape: str, device: str, dtype: str, repetitions: int) -> list[Row]:
+    """Measure the replies of both models to a few prompts: one by one, and together."""
+    shapes.adapter(shape)  # made beforehand, with its base
+    job = {"side": "replies", "shape": shape, "device": device, "dtype": dtype}
+    found: dict[str, list[dict[str, Any]]] = {"naive": [], "tunediff": []}
+    for _ in range(repetitions):
+        for way, results in found.items():
+            results.append(run_job({**job, "way": way}))
+    said = {way: results[0]["replies"] for way, results in found.items()}
+    equal = sum(a == b for a, b in zip(said["naive"], said["tunediff"], strict=True))
+    if equal < len(said["naive"]) / (2 if dtype == "float32" else 16):  # but for ties
+        raise SystemExit(f"only {equal} of {len(said['naive'])} replies are the same both ways")
+
+    def rate(way: str, kind: str) -> float:
+        tokens = sum(map(len, said[way]))
+        return tokens / statistics.median(result["cost"][kind] for result in found[way])
+
+    rows: list[Row] = []
+    cuda = device == "cuda"
+    for kind, name, target in (
+        ("cpu", "CPU second", "" if cuda else f"≥ {TARGETS['replies']}"),
+        ("wall", "second", ""),
+    ):
+        if kind == "wall" or not cuda:
+            a, b = rate("naive", kind), rate("tunediff", kind)
+            what = f"{shape}, {device}, {dtype}: tokens of replies per {name}, {equal} of "
+            what += f"{len(said['naive'])} equal"
+            rows.append((what, f"{a:.0f}", f"{b:.0f}", f"{b / a:.2f}", target))
     return rows
 
 

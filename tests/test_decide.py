@@ -25,7 +25,12 @@ from tunediff.findings.decide import (
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.intervals import NO_SPREAD, TOO_FEW, TOO_SPARSE
 from tunediff.findings.planning import groups_needed, more_groups, small_sample
-from tunediff.findings.proportions import estimate_outcomes, groups_for_silence
+from tunediff.findings.proportions import (
+    Outcomes,
+    estimate_outcomes,
+    groups_for_silence,
+    more_outcomes,
+)
 from tunediff.values import Estimate, Verdict
 
 M = 0.25  # a margin that floats hold exactly
@@ -233,6 +238,18 @@ def test_silence_asks_for_as_many_as_would_let_it_speak() -> None:
     assert (found.code, found.estimates["effect"].more_groups) == ("unclear", (wanted, wanted))
     none = decide(quiet, margin=None, adjusted_p=quiet.p)  # no margin, no number
     assert (none.code, none.estimates["effect"].more_groups) == ("unclear", None)
+
+
+def test_more_groups_of_outcomes_is_that_of_their_score_interval() -> None:
+    base, tuned = [1.0] * 6 + [0.0] * 6 + [1.0] * 88, [0.0] * 6 + [1.0] * 6 + [1.0] * 88
+    names = [str(i) for i in range(100)]
+    e = estimate_outcomes(names, base, tuned, [1] * 100, seed=0)
+    assert isinstance(e, Outcomes)
+    found = decide(e, margin=0.02, adjusted_p=e.p)
+    assert (found.code, found.estimates["effect"].more_groups) == (
+        "unclear",
+        more_outcomes(e, -0.02),
+    )
 
 
 def test_non_inferiority_published_example() -> None:

@@ -16,11 +16,14 @@ from tunediff.findings.corrections import benjamini_hochberg, holm
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.intervals import TOO_FEW
 from tunediff.findings.proportions import (
+    Outcomes,
     above_chance,
     discordant,
     estimate_outcomes,
     groups_for_silence,
     mcnemar_exact,
+    more_outcomes,
+    outcomes_needed,
     tango_interval,
     wilson_interval,
 )
@@ -241,6 +244,63 @@ def test_samples_or_larger_groups_are_a_ratio_with_sign_flip() -> None:
         names, [t - b for b, t in zip(halves, tuned, strict=True)], ones, signed=True, seed=3
     )
     assert estimate_outcomes(names, halves, tuned, ones, seed=3) == wanted
+
+
+def test_outcomes_needed_by_hand() -> None:
+    # At the boundary 0 Tango's score is McNemar's: q = (b + c) / 2, σ0² = b + c.
+    wanted = ((Z * math.sqrt(0.14) + 0.8416212 * math.sqrt(0.14 - 0.1**2)) / 0.1) ** 2
+    assert outcomes_needed(0.02, 0.12, 0.0) == pytest.approx(wanted)
+    assert outcomes_needed(0.12, 0.02, 0.0) == pytest.approx(wanted)
+    with pytest.raises(UsageError, match="lies on the boundary"):
+        outcomes_needed(0.1, 0.1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("base_only", "tuned_only", "boundary"),
+    [
+        (0.02, 0.02, -0.02),  # nothing changed: preserved
+        (0.05, 0.05, -0.05),
+        (0.03, 0.03, -0.10),
+        (0.09, 0.02, -0.02),  # a loss beyond the margin: degraded
+        (0.27, 0.05, -0.02),
+        (0.02, 0.07, 0.0),  # a gain, by McNemar's exact test
+        (0.05, 0.25, 0.0),
+    ],
+)
+def test_outcomes_are_decided_in_four_of_five_at_their_n_needed(
+    base_only: float, tuned_only: float, boundary: float
+) -> None:
+    n = math.ceil(outcomes_needed(base_only, tuned_only, boundary))
+    shares = [base_only, tuned_only, 1 - base_only - tuned_only]
+    tables, times = np.unique(
+        np.random.default_rng(n).multinomial(n, shares, size=4_000), axis=0, return_counts=True
+    )
+    decided = 0
+    for (c, b, _), seen in zip(tables.tolist(), times.tolist(), strict=True):
+        low, high = tango_interval(n, c, b)
+        sure = mcnemar_exact(c, b) < 0.05 if boundary == 0 else not low <= boundary <= high
+        decided += seen * sure
+    assert decided / 4_000 == pytest.approx(0.80, abs=0.04)
+
+
+def test_more_outcomes_ranges_over_the_rate_of_discordant_pairs() -> None:
+    from scipy.stats import poisson
+
+    base, tuned = [1.0] * 6 + [0.0] * 4 + [1.0] * 90, [0.0] * 6 + [1.0] * 4 + [1.0] * 90
+    e = estimate_outcomes([str(i) for i in range(100)], base, tuned, [1] * 100, seed=0)
+    assert isinstance(e, Outcomes)
+    assert (e.base_only, e.tuned_only) == (6, 4)
+    found = more_outcomes(e, -0.1)
+    assert found is not None
+    needed = outcomes_needed(0.06, 0.04, -0.1)
+    rates = (
+        found[0] / needed * 10,
+        found[1] / needed * 10,
+    )  # expected discordant pairs, with 10 seen
+    assert poisson.sf(9, rates[0]) == pytest.approx(0.1, abs=0.02)
+    assert poisson.cdf(10, rates[1]) == pytest.approx(0.1, abs=0.02)
+    assert more_outcomes(e, e.effect + 0.09 * (e.standard_error or 0)) is None
+    assert more_outcomes(e, -0.02) is None  # right on it
 
 
 def test_fewer_than_six_outcomes_have_no_interval() -> None:

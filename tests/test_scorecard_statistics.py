@@ -114,10 +114,10 @@ def test_items_taken_as_groups_would_not_be_covered() -> None:
     assert covered / 500 < 0.70
 
 
-def found_at(groups: int, means: Means, level: float = 0.95) -> float:
+def found_at(groups: int, means: Means, level: float = 0.95, power: float = 0.80) -> float:
     """The distance to a boundary at which just so many groups are needed."""
     z = NormalDist().inv_cdf
-    reached = z((1 + level) / 2) + z(0.80)
+    reached = z((1 + level) / 2) + z(power)
     return reached * SD / sqrt(groups - small_sample(level=level, means=means))
 
 
@@ -134,6 +134,18 @@ def test_an_effect_is_found_in_four_of_five_at_its_n_needed(groups: int, code: s
         verdict = judge(e, direction=1, margin=margin, adjusted_p=e.p, unit="nats/token")
         found += verdict.code in (PRESERVED if code == "preserved" else (code,))
     assert found / simulations == pytest.approx(0.80, abs=0.04)
+
+
+@pytest.mark.parametrize("groups", [10, 30, 100])
+def test_no_change_is_the_same_in_four_of_five_where_both_ends_have_to_be_cleared(
+    groups: int,
+) -> None:
+    margin = found_at(groups, "interval", power=0.90)  # what judge asks of either end
+    found = 0
+    for seed, drawn in moved(normal, groups, 0.0, 2_000):
+        e = estimated(drawn, seed, p=1.0)
+        found += judge(e, direction=0, margin=margin, adjusted_p=1.0).code == "same"
+    assert found / 2_000 == pytest.approx(0.80, abs=0.04)
 
 
 @pytest.mark.parametrize("groups", [12, 40])

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, sqrt
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
 from tunediff.findings.check import check_verdict
+from tunediff.findings.decide import PRESERVED, Question, judge, judge_axes
 from tunediff.findings.intervals import ratio_interval
 from tunediff.findings.permutation import sign_flip
-from tunediff.findings.planning import groups_needed
+from tunediff.findings.planning import POWER, small_sample
+from tunediff.findings.proportions import estimate_outcomes
 from tunediff.values import Estimate
 
 SEED = 20_261
@@ -28,6 +31,7 @@ START, END = "<!-- coverage:start -->", "<!-- coverage:end -->"
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "statistics.md"
 
 TEXTS, TOKENS, SHARED = 30, 100, 0.084  # of the planted fault: tokens taken as items
+MARGIN = 0.02  # nats/token, that of an axis
 
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
@@ -44,6 +48,13 @@ class World:
 def normal(rng: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw normal effects."""
     return rng.standard_normal(groups), np.ones(groups)
+
+
+def grouped(rng: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one to five items a group, half of whose variance the group shares."""
+    items = rng.integers(1, 6, groups).astype(np.float64)
+    of_group, of_items = rng.standard_normal((2, groups))
+    return items * sqrt(0.5) * of_group + np.sqrt(0.5 * items) * of_items, items
 
 
 def lognormal(rng: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +88,7 @@ def worlds() -> tuple[World, ...]:
     skewed = sqrt((exp(1) - 1) * exp(1))
     return (
         World("normal", normal, 1.0),
+        World("normal, items correlated inside groups", grouped, _asymptotic_sd(grouped)),
         World("lognormal, long tail of harm", lognormal, skewed),
         World("lognormal, long tail of gain", lognormal_gain, skewed),
         World("token-weighted ratio", token_weighted, _asymptotic_sd(token_weighted)),
@@ -118,7 +130,9 @@ def shares(
 ) -> dict[str, float]:
     """How often, with the true figure at ``shift``: it was covered, and each verdict was given."""
     rng = np.random.default_rng([seed, groups])
-    seen = dict.fromkeys(("covered", "no interval", "tuned", "diverged_without_gain"), 0)
+    seen = dict.fromkeys(
+        ("covered", "no interval", "tuned", "diverged_without_gain", "preserved"), 0
+    )
     for simulation in range(simulations):
         sums, counts = world.draw(rng, groups)
         code, estimate = verdict(sums + shift * counts, counts, simulation)
@@ -126,8 +140,16 @@ def shares(
             seen[code] += 1
         if estimate.low is None or estimate.high is None:
             seen["no interval"] += 1
-        elif estimate.low <= shift <= estimate.high:
-            seen["covered"] += 1
+            continue
+        at_margin = replace(  # a constant added to every effect moves the interval by as much
+            estimate,
+            effect=estimate.effect - shift + MARGIN,
+            low=estimate.low - shift + MARGIN,
+            high=estimate.high - shift + MARGIN,
+        )
+        kept = judge(at_margin, direction=-1, margin=MARGIN, adjusted_p=1.0)
+        seen["preserved"] += kept.code in PRESERVED
+        seen["covered"] += estimate.low <= shift <= estimate.high
     with_interval = simulations - seen.pop("no interval")
     covered = seen.pop("covered") / max(1, with_interval)
     return {
@@ -157,14 +179,63 @@ def token_coverage(simulations: int, seed: int) -> tuple[float, float]:
     return float(covered[0] / simulations), float(covered[1] / simulations)
 
 
+def alarms(simulations: int, seed: int) -> dict[str, float]:
+    """How often a scorecard of four axes, of models that do not differ, calls an axis changed.
+
+    Base and tuned could be swapped: every effect is as likely with the other sign.
+    """
+    rng = np.random.default_rng([seed, 4])
+    seen = dict.fromkeys(("better", "degraded", "either", "uncorrected"), 0)
+    for simulation in range(simulations):
+        counts = np.maximum(1, np.round(np.exp(3 + 0.7 * rng.standard_normal(40))))
+        tokens = counts * 0.3 * rng.standard_normal(40), counts
+        tails = 0.2 * rng.standard_t(4, 60), np.ones(60)
+        few = 0.1 * rng.standard_normal(12), np.ones(12)
+        right = (rng.random((2, 100)) < rng.random(100)).astype(np.float64).tolist()
+        questions = {
+            "target": _question(tokens, simulation),
+            "general": _question(tails, simulation),
+            "safety": Question(_outcomes(right), 1, MARGIN),
+            "fluency": _question(few, simulation),
+        }
+        codes = {v.code for v in judge_axes(questions).verdicts.values()}
+        alone = {judge_axes({axis: q}).verdicts[axis].code for axis, q in questions.items()}
+        for code in ("better", "degraded"):
+            seen[code] += code in codes
+        seen["either"] += not codes.isdisjoint(("better", "degraded"))
+        seen["uncorrected"] += not alone.isdisjoint(("better", "degraded"))
+    return {code: times / simulations for code, times in seen.items()}
+
+
+def _question(groups: tuple[np.ndarray, np.ndarray], seed: int) -> Question:
+    sums, counts = groups
+    p = sign_flip(sums, seed=seed, resamples=RESAMPLES)
+
+    def estimate(level: float) -> Estimate:
+        found = ratio_interval(sums, counts, seed=seed, level=level, resamples=RESAMPLES)
+        effect, n = float(sums.sum() / counts.sum()), int(counts.sum())
+        return Estimate(
+            effect, found.low, found.high, p, sums.size, n, found.standard_error, found.note
+        )
+
+    return Question(estimate, -1, MARGIN)
+
+
+def _outcomes(right: list[list[float]]) -> Callable[[float], Estimate]:
+    names, ones = [str(i) for i in range(len(right[0]))], [1] * len(right[0])
+    return lambda level: estimate_outcomes(names, right[0], right[1], ones, seed=0, level=level)
+
+
 def tables(simulations: int, seed: int, groups: tuple[int, ...] = GROUPS) -> str:
     """The Markdown that goes between the markers."""
     every = worlds()
     at_zero = {(w.name, G): shares(w, G, 0.0, simulations, seed) for w in every for G in groups}
-    # The truth lies where the formula says that G groups decide with a power of 80 %.
-    # n falls with the squared distance, so the distance of n = G follows from n at distance sd.
+    # The truth lies where groups_needed says that G groups decide with a power of 80 %.
+    z = NormalDist().inv_cdf
     away = {
-        (w.name, G): w.sd * sqrt(groups_needed(w.sd, 1, w.sd) / G) for w in every for G in groups
+        (w.name, G): (z(0.975) + z(POWER)) * w.sd / sqrt(G - small_sample())
+        for w in every
+        for G in groups
     }
     gain = {
         (w.name, G): shares(w, G, -away[w.name, G], simulations, seed + 1)
@@ -177,6 +248,8 @@ def tables(simulations: int, seed: int, groups: tuple[int, ...] = GROUPS) -> str
         for G in groups
     }
     by_text, by_token = token_coverage(max(1, simulations // 10), seed)
+    scorecards = max(1, simulations // 2)
+    called = {code: f"{100 * share:.1f} %" for code, share in alarms(scorecards, seed).items()}
 
     def table(title: str, cells: dict[tuple[str, int], dict[str, float]], what: str) -> str:
         head = f"| {title} | " + " | ".join(f"{G} groups" for G in groups) + " |"
@@ -194,11 +267,16 @@ def tables(simulations: int, seed: int, groups: tuple[int, ...] = GROUPS) -> str
 {simulations:,} simulations a cell, seed {seed}, {RESAMPLES:,} resamples an interval (the product
 takes 9,999). The simulation's own standard error is {error:.1f} points at 95 %, and
 {100 * sqrt(0.8 * 0.2 / simulations):.1f} at 80 %. Lognormal: σ = 1. Token-weighted: counts
-e^(5 + 0.8·Z), the effect a token correlated with Z by 0.6.
+e^(5 + 0.8·Z), the effect a token correlated with Z by 0.6. Items inside groups: one to five, half
+of their variance the group's.
 
 **Coverage** of the 95 % interval.
 
 {table("effects", at_zero, "covered")}
+
+**False *preserved*:** the verdict that nothing was lost, where ΔNLL truly lies at the margin.
+
+{table("effects", at_zero, "preserved")}
 
 **False alarms:** the verdict `tuned` where the true ΔNLL is 0.
 
@@ -212,6 +290,12 @@ these groups.
 **Power at n_needed, for `diverged_without_gain`:** the true ΔNLL lies as far above −0.01.
 
 {table("effects", no_gain, "diverged_without_gain")}
+
+**A scorecard of four axes where nothing changed** (40 texts of unequal length, 60 heavy-tailed
+effects, 100 right-or-wrong answers, 12 normal effects; margin {MARGIN} each; {scorecards:,}
+simulations): some axis is called `better` in {called["better"]} of cases, some `degraded` in
+{called["degraded"]}, either in {called["either"]}. Without Holm and with intervals of 95 % it would
+be {called["uncorrected"]}.
 
 **Tokens taken as items** (what tunediff does not do): {TEXTS} texts of {TOKENS} tokens,
 {100 * SHARED:.1f} % of the variance shared within a text. {max(1, simulations // 10):,}

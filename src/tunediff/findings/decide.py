@@ -17,7 +17,7 @@ from tunediff.findings.corrections import holm
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.intervals import FEWEST_EQUAL_GROUPS, FEWEST_GROUPS, NO_SPREAD, TOO_FEW
 from tunediff.findings.planning import POWER, more_groups
-from tunediff.findings.proportions import groups_for_silence
+from tunediff.findings.proportions import Outcomes, more_outcomes
 from tunediff.values import Estimate, Verdict
 
 CODES = ("degraded", "same", "better", "preserved", "shifted", "no_headroom", "unclear")
@@ -202,7 +202,7 @@ def judge(
         return verdict("shifted", f"Above the noise floor of {floor:.3g}")
     if floor is not None:
         return verdict("unclear", f"Not above the noise floor of {floor:.3g}")
-    more, how_many = _more(worst, best, direction, m, level)
+    more, how_many = _more(worst, best, direction, level)
     estimates["effect"] = replace(estimate, more_groups=more)
     return Verdict("unclear", f"Not clear: {measured}; {how_many}.", estimates)
 
@@ -271,7 +271,7 @@ def _boundaries(
 
 
 def _more(
-    worst: _Boundary, best: _Boundary, direction: Direction, m: float, level: float
+    worst: _Boundary, best: _Boundary, direction: Direction, level: float
 ) -> tuple[tuple[int, int] | None, str]:
     """How many fresh groups would decide, and the sentence that says so.
 
@@ -293,9 +293,8 @@ def _more(
         }.get(e.note, f"{e.note}; ")
     if e.note == NO_SPREAD:
         more = (FEWEST_EQUAL_GROUPS, FEWEST_EQUAL_GROUPS)
-    elif e.standard_error == 0 and e.low is not None and e.low != e.high and 0 < m < 1:
-        silent = groups_for_silence(m, level=level)  # 0/1 outcomes, none of them discordant
-        more = (silent, silent)
+    elif isinstance(e, Outcomes):
+        more = more_outcomes(e, boundary.at, level=level, power=power)
     else:
         more = more_groups(e, boundary.at, level=level, power=power)
     if more is not None:

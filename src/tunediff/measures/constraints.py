@@ -46,7 +46,7 @@ _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'“])(?:[A-HJ-Za-z]|[A-Za-z]\.[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs)$"
 )
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s|\Z)|[。！？]+|\n[^\S\n]*\n")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]*_]*(?=\s|\Z)|[。！？]+|\n[^\S\n]*\n")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 _BULLET = re.compile(r"^[ \t]*(?:\*(?!\*)|[-•])[ \t]*\S", re.MULTILINE)
 _NUMBERED = re.compile(r"^[ \t]*\(?\d{1,4}[.)][ \t]+\S", re.MULTILINE)

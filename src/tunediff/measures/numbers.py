@@ -25,7 +25,7 @@ def _pattern(separators: str) -> re.Pattern[str]:
         r"(?<![A-Za-z_\d])(?<!\d\.)(?:"
         r"(?P<whole>\d+) (?P<above>\d+)/(?P<below>\d+)(?!\d|\s?/)"
         r"|(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?!\d|\s?/|\.\d)"
-        rf"|(?P<plain>(?:\d{{1,3}}(?:[{separators}]\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+        rf"|(?P<plain>(?:\d{{1,3}}(?:[{separators}]\d{{3}}){{1,30}}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
         r"(?P<exponent>[eE][+-]?\d{1,2}(?!\w))?)",
         re.ASCII,
     )
@@ -38,18 +38,20 @@ _HASHES = re.compile(r"####([^\n]*)")
 _BOXED = re.compile(r"\\boxed\{([^\n]*)")
 _ANSWER_IS = re.compile(
     r"\banswer(?: to [^.!?:\n]{1,60})? (?:is|would be|=)(?: that)?:?|\banswer\W{0,3}[:=]"
-    r"|(?:^|\n)\W*A:",
+    r"|(?:^|\n)[ \t*_>#(\"']{0,6}A:",
     re.IGNORECASE,
 )
 _LINE = re.compile(r"\s*([^\n]*)")
-_CLAUSE = re.compile(r"\s*([^\n]*?)(?:[.!?]+[*_\"')}]*(?:\s|\Z)|\n|\Z)")
-_NEXT_QUESTION = re.compile(r"\S\s*\n\W{0,4}(?:Question|Q)(?: ?\d+)?:")
+_CLAUSE = re.compile(r"\s*([^\n]*?)(?:[.!?]{1,3}[*_\"')}]{0,4}(?:\s|\Z)|\n|\Z)")
+_QUESTION = re.compile(r"\n[ \t*_>#]{0,6}(?:Question|Q)(?: ?\d{1,4})?:")
 
 
 def own_answer(reply: str) -> str:
     """The reply up to the next "Question:" or "Q:" line, where a base model makes up more."""
-    following = _NEXT_QUESTION.search(reply)
-    return reply[: following.start() + 1] if following else reply
+    for question in _QUESTION.finditer(reply):
+        if before := reply[: question.start()].strip():
+            return before
+    return reply
 
 
 def marked_answers(text: str) -> tuple[str, ...]:

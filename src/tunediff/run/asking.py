@@ -11,7 +11,7 @@ import numpy as np
 
 from tunediff.errors import InputError, NumericsError, PairError
 from tunediff.pair.contract import Pair
-from tunediff.run.store import strict_json
+from tunediff.run.record import strict_json
 from tunediff.run.tables import TOKEN_COLUMNS
 from tunediff.values import (
     TOKEN_METRICS,

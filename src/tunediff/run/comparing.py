@@ -144,6 +144,7 @@ def compare(
         }
 
     with recording(out, identity, found) as recorder:
+        recorder.keep_items([_item_line(s.name, i) for s in suites for i in s.items])
         missing = [k for k in range(len(parts)) if not recorder.has_part(k)]
         if recorder.continued and missing:
             pair.continue_with({**settings, **recorder.record["found"]["settings"]})
@@ -169,6 +170,13 @@ def compare(
         if missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
         return recorder.finish()
+
+
+def _item_line(suite: str, item: Item) -> dict[str, Any]:
+    """The line of ``items.jsonl``: what later views and statistics need of an item."""
+    names = ("id", "text", "prompt", "reply", "messages", "axis", "group")
+    more = ("choices", "answer", "label", "category")
+    return {"suite": suite, **{name: getattr(item, name) for name in (*names, *more)}}
 
 
 def as_chat(item: Item) -> Item:

@@ -1,0 +1,66 @@
+"""How long do two models take to answer, one prompt after the other, and together?
+
+The peer: both models loaded, ``generate`` of the transformers library on one prompt at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from benchmarks import naive, shapes
+from benchmarks.job import Clock
+from tunediff.pair.open import open_pair
+from tunediff.values import Encoded, Generation
+
+PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 32, 24
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Greedy replies of both models to the same prompts; the better of two costs, after one."""
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    base, adapter = shapes.base(job["shape"]), shapes.adapter(job["shape"])
+    options = {"dtype": job["dtype"], "device": job["device"]}
+    texts = shapes.text_ids(shapes.SHAPES[job["shape"]]["vocab_size"], count=PROMPTS, seed=1)
+    # a short text is said several times: every prompt has as many tokens
+    prompts = [(ids * PROMPT_TOKENS)[:PROMPT_TOKENS] for ids in texts]
+    if job["way"] == "naive":
+        models = naive.load(base, adapter, **options)
+
+        def work() -> list[list[int]]:
+            return [_one(model, ids) for model in models for ids in prompts]
+    else:
+        pair = open_pair(base, adapter, **options)
+        none = np.empty(0, np.int64)
+        asked = [
+            Encoded(str(i), np.array(ids), none, len(ids) - 1, 0) for i, ids in enumerate(prompts)
+        ]
+
+        def work() -> list[list[int]]:
+            found = list(pair.generate(asked, Generation(max_new_tokens=NEW_TOKENS)))
+            sides = zip(*found, strict=True)
+            return [list(reply.ids or ()) for side in sides for reply in side if reply is not None]
+
+    clock = Clock(torch.cuda.synchronize if job["device"] == "cuda" else lambda: None)
+    work()
+    measured = [clock(work) for _ in range(2)]
+    return {
+        "replies": measured[0][0],
+        "cost": min((c for _, c in measured), key=lambda c: c["cpu"]),
+    }
+
+
+@torch.no_grad()
+def _one(model: Any, ids: list[int]) -> list[int]:
+    tokens = torch.tensor([ids], device=model.device)
+    out = model.generate(
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+    )[0, len(ids) :].tolist()
+    return out[:-1] if out[-1] == model.generation_config.eos_token_id else out
