@@ -216,6 +216,63 @@ def test_a_memory_forgets_all_but_what_is_selected() -> None:
     assert memory.lengths == [4, 2]
 
 
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("scaling", [None, 1.3])
+def test_a_token_attends_as_if_the_text_were_read_again(
+    window: int | None, softcap: float | None, scaling: float | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 12, 8, generator=generator) for heads in (4, 2, 2))
+    options: dict[str, Any] = {"scaling": scaling, "sliding_window": window, "softcap": softcap}
+
+    def attended(at: Sequence[int]) -> torch.Tensor:
+        out, _ = attention._attend(module, q[:, :, at], k[:, :, at], v[:, :, at], None, **options)
+        return out[0]
+
+    module = torch.nn.Identity()
+    whole = ((0, 7), (7, 12))
+    with attention.packed(whole):
+        wanted = attended(range(12))
+    memory = Memory(2, 9)
+    with attention.packed(((0, 5), (5, 8))), memory.reading(((0, 5), (5, 8)), 0):
+        attended([0, 1, 2, 3, 4, 7, 8, 9])
+    for step in ([5, 10], [6, 11]):
+        with attention.packed(((0, 1), (1, 2))), memory.going_on(torch.device("cpu")):
+            found = attended(step)
+        np.testing.assert_allclose(found.numpy(), wanted[step].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_replies_part_only_within_the_noise(base: Path, adapter: Path, dtype: str) -> None:
+    pair = open_pair(base, adapter, device="cpu", dtype=dtype)
+    items = [
+        Item(str(i), prompt=text) for i, text in enumerate(factory.texts(12, 5, words=(1, 14)))
+    ]
+    prompts = pair.prompts(items, None)
+    asked = [Item(item.id, text=item.prompt) for item in items]
+    noise = pair.noise_floor(pair.encode(asked, None, False))["logit_mse"] ** 0.5
+    for prompt, both in zip(prompts, list(pair.generate(prompts, GREEDY)), strict=True):
+        (single,) = pair.generate([prompt], GREEDY)
+        for one, other, side in zip(both, single, sampling.BOTH, strict=True):
+            gap = gap_at_parting(pair, side, prompt, one.ids, other.ids)
+            assert gap <= 4 * noise, (side, one.ids, other.ids)
+
+
+def gap_at_parting(
+    pair: Any, side: Any, prompt: Encoded, one: Sequence[int], other: Sequence[int]
+) -> float:
+    """How far apart the logits are of the tokens at which two replies part; 0: they do not."""
+    ends = [[*ids, factory.EOS] for ids in (one, other)]
+    at = next((i for i, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), None)
+    if at is None:
+        return 0.0
+    ids = torch.tensor([*prompt.ids.tolist(), *one[:at]])
+    streams = pair.engine.streams
+    z = streams.logits(streams.one(Pack.of([ids], streams.device), side)[-1:], side)[0]
+    return abs(z[ends[0][at]] - z[ends[1][at]]).item()
+
+
 # --- what a reply is
 
 

@@ -353,7 +353,7 @@ def _correlations(table: Table) -> list[dict[str, Any]]:
                 continue
             ranks = [_ranks([effects[n][key] for key in common]) for n in (one, other)]
             if all(np.ptp(r) > 0 for r in ranks):
-                rho = float(np.corrcoef(*ranks)[0, 1])
+                rho = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
                 found.append({"measures": [one, other], "rho": rho, "items": len(common)})
     return found
 

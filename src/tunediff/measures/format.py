@@ -21,7 +21,7 @@ _MAKE = r"(?:give|make|create|write|provide|generate|produce|compile|prepare|sho
 _LIST = re.compile(
     rf"\b{_MAKE}(?: me| us)? (?:a|the|an?\s\w+)(?: \w+)? ?(?:list|bullet points|checklist)\b"
     r"|\b(?:bullet(?:ed)?[ -]?points?|(?:bullet(?:ed)?|numbered|ordered|unordered) list)\b"
-    r"|(?:^|[.!?\n])\s*(?:please )?list (?:\w+ )?(?:\w+ )?\w+s\b"
+    r"|(?:^|[.!?\n])[ \t]{0,9}(?:please )?list (?:\w+ )?(?:\w+ )?\w+s\b"
     r"|\b(?:as|in) (?:a |the form of a )list\b",
     re.IGNORECASE,
 )

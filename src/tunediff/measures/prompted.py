@@ -18,7 +18,7 @@ _NUMBERS = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty"
 ).split()
-_N = r"(?:\d{1,3}(?:,\d{3})+|\d{1,5}|" + "|".join(_NUMBERS) + r")\b"
+_N = r"(?:\d{1,3}(?:,\d{3}){1,2}|\d{1,5}|" + "|".join(_NUMBERS) + r")\b"
 _UNITS = {
     "word": ("length_constraints:number_words", "num_words"),
     "sentence": ("length_constraints:number_sentences", "num_sentences"),

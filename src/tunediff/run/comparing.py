@@ -9,26 +9,25 @@ and cut into parts, so that no order of a file and no moment of a kill has a say
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tunediff import __version__
-from tunediff.errors import InputError
 from tunediff.measures import CHOICES, REPLIES, SAMPLES, TOKENS
 from tunediff.measures.tokens import nll
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
 from tunediff.run.asking import Asked
+from tunediff.run.parts import Form, Part, by_item, item_line, plan
 from tunediff.run.store import Recorder, Run, recording
 from tunediff.values import (
     Choices,
     Encoded,
     Generation,
-    Item,
     Measure,
     Observation,
     Reply,
@@ -36,8 +35,6 @@ from tunediff.values import (
     Scores,
     Suite,
 )
-
-Form = Literal["raw", "chat"]
 
 OF_REPLIES: tuple[Measure, ...] = tuple(
     Measure(
@@ -54,16 +51,6 @@ OF_REPLIES: tuple[Measure, ...] = tuple(
 
 Replied = Mapping[tuple[str, str, int], Reply]
 """Replies of base that are known already, by suite, item and sample."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Items of one suite that are asked in one way, together."""
-
-    suite: str
-    way: Literal["scores", "choices", "replies"]
-    asked: tuple[Asked, ...]  # of choices: every choice of an item, one behind the other
-    cost: int  # tokens
 
 
 def compare(
@@ -105,7 +92,7 @@ def compare(
         PairError, NumericsError: the pair failed.
 
     """
-    parts = list(_plan(pair, suites, generation, samples, form, max_length, allow_truncation,
+    parts = list(plan(pair, suites, generation, samples, form, max_length, allow_truncation,
                        part_tokens))  # fmt: skip
     measures = (*TOKENS, *CHOICES, *REPLIES, *SAMPLES, *OF_REPLIES)
     settings = dict(pair.settings)
@@ -144,7 +131,7 @@ def compare(
         }
 
     with recording(out, identity, found) as recorder:
-        recorder.keep_items([_item_line(s.name, i) for s in suites for i in s.items])
+        recorder.keep_items([item_line(s.name, i) for s in suites for i in s.items])
         missing = [k for k in range(len(parts)) if not recorder.has_part(k)]
         if recorder.continued and missing:
             pair.continue_with({**settings, **recorder.record["found"]["settings"]})
@@ -172,122 +159,7 @@ def compare(
         return recorder.finish()
 
 
-def _item_line(suite: str, item: Item) -> dict[str, Any]:
-    """The line of ``items.jsonl``: what later views and statistics need of an item."""
-    names = ("id", "text", "prompt", "reply", "messages", "axis", "group")
-    more = ("choices", "answer", "label", "category")
-    return {"suite": suite, **{name: getattr(item, name) for name in (*names, *more)}}
-
-
-def as_chat(item: Item) -> Item:
-    """A prompt as a user's message, and its reference as the assistant's."""
-    if item.prompt is None:
-        return item
-    talk = (
-        {"role": "user", "content": item.prompt},
-        {"role": "assistant", "content": (item.reply or "").strip()},
-    )
-    return replace(item, prompt=None, reply=None, messages=talk)
-
-
-def plain(item: Item) -> Item:
-    """An item as measures of replies see it: the prompt's text, and the reference's."""
-    if item.messages is None:
-        return item
-    before = [m["content"] for m in item.messages[:-1] if m["role"] == "user"]
-    prompt = before[-1] if before else ""
-    return replace(item, messages=None, prompt=prompt, reply=item.messages[-1]["content"])
-
-
-def _plan(
-    pair: Pair,
-    suites: Sequence[Suite],
-    generation: Generation | None,
-    samples: int,
-    form: Form,
-    max_length: int | None,
-    allow_truncation: bool,
-    part_tokens: int,
-) -> Iterator[_Part]:
-    formed: Callable[[Item], Item] = as_chat if form == "chat" else lambda item: item
-    for suite in suites:
-        parts: list[_Part] = []
-        if "scores" in pair.offers:
-            whole = [i for i in suite.items if i.prompt is None or i.reply is not None]
-            asked = _encoded(pair, whole, formed, max_length, allow_truncation)
-            parts += _cut(suite.name, "scores", [(a,) for a in asked], part_tokens)
-            posed = [i for i in suite.items if i.choices is not None]
-            parts += _cut(
-                suite.name,
-                "choices",
-                _choices(pair, posed, formed, max_length, allow_truncation),
-                part_tokens,
-            )
-        if "replies" in pair.offers and generation is not None:
-            prompted = [i for i in suite.items if i.text is None]
-            given = pair.prompts([formed(i) for i in prompted], max_length)
-            prompts = [Asked(plain(i), e) for i, e in zip(prompted, given, strict=True)]
-            cost = samples * generation.max_new_tokens
-            parts += _cut(suite.name, "replies", [(a,) for a in prompts], part_tokens, cost)
-        if not parts:
-            raise InputError(
-                f"Nothing of the suite {suite.name!r} can be asked of this pair, which offers "
-                f"{', '.join(sorted(pair.offers))}.",
-                "Give prompts where replies are compared, and texts or references where models "
-                "are.",
-            )
-        yield from parts
-
-
-def _encoded(
-    pair: Pair,
-    items: Sequence[Item],
-    formed: Callable[[Item], Item],
-    max_length: int | None,
-    allow_truncation: bool,
-) -> list[Asked]:
-    found = pair.encode([formed(i) for i in items], max_length, allow_truncation)
-    return [Asked(item, encoded) for item, encoded in zip(items, found, strict=True)]
-
-
-def _choices(
-    pair: Pair,
-    items: Sequence[Item],
-    formed: Callable[[Item], Item],
-    max_length: int | None,
-    allow_truncation: bool,
-) -> list[tuple[Asked, ...]]:
-    """Every item's choices as continuations of its prompt."""
-    single = [replace(item, reply=choice) for item in items for choice in item.choices or ()]
-    flat = iter(_encoded(pair, single, formed, max_length, allow_truncation))
-    return [tuple(next(flat) for _ in item.choices or ()) for item in items]
-
-
-def _cut(
-    suite: str,
-    way: Literal["scores", "choices", "replies"],
-    asked: Sequence[tuple[Asked, ...]],
-    part_tokens: int,
-    more: int = 0,
-) -> Iterator[_Part]:
-    """Parts of about ``part_tokens`` tokens; ``more``: those that each item adds."""
-
-    def cost(group: Sequence[Asked]) -> int:
-        return sum(len(a.encoded.ids) + more for a in group)
-
-    part: list[Asked] = []
-    spent = 0
-    for group in sorted(asked, key=lambda g: (cost(g), g[0].item.id)):
-        if part and spent + cost(group) > part_tokens:
-            yield _Part(suite, way, tuple(part), spent)
-            part, spent = [], 0
-        part += group
-        spent += cost(group)
-    if part:
-        yield _Part(suite, way, tuple(part), spent)
-
-
-def _score(pair: Pair, recorder: Recorder, k: int, part: _Part, variant: str) -> None:
+def _score(pair: Pair, recorder: Recorder, k: int, part: Part, variant: str) -> None:
     scored = list(asking.scores_of(pair, part.asked))
     recorder.write_part(
         k,
@@ -297,25 +169,15 @@ def _score(pair: Pair, recorder: Recorder, k: int, part: _Part, variant: str) ->
     )
 
 
-def _choice_rows(pair: Pair, part: _Part, variant: str) -> list[Row]:
+def _choice_rows(pair: Pair, part: Part, variant: str) -> list[Row]:
     scores = asking.scores_of(pair, part.asked)
     rows: list[Row] = []
-    for item, own in _by_item(part.asked):
+    for item, own in by_item(part.asked):
         choices = _gathered(item.id, own, [next(scores) for _ in own])
         for m in CHOICES:
             found = m.function(item, choices)
             rows.append(asking.row_of(m.name, item, found, part.suite, variant))
     return rows
-
-
-def _by_item(asked: Sequence[Asked]) -> Iterator[tuple[Item, list[Asked]]]:
-    """Items with their choices, which stand one behind the other."""
-    start = 0
-    while start < len(asked):
-        item = asked[start].item
-        own = list(asked[start : start + len(item.choices or ())])
-        start += len(own)
-        yield item, own
 
 
 def _gathered(item: str, asked: Sequence[Asked], scored: Sequence[Scores]) -> Choices:
@@ -335,7 +197,7 @@ def _answer(
     pair: Pair,
     recorder: Recorder,
     k: int,
-    part: _Part,
+    part: Part,
     generation: Generation,
     samples: int,
     variant: str,
@@ -367,13 +229,17 @@ def _answer(
         for m in SAMPLES if samples > 1 else ():
             found = m.function(a.item, [b for b, _ in own], [t for _, t in own])
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
+    for item, reason in part.left_out:
+        for m in REPLIES:
+            found = Observation(None, None, None, 0, reason)
+            rows.append(asking.row_of(m.name, item, found, part.suite, variant))
     if "scores" in pair.offers:
         rows += _rows_of_replies(pair, part, replies, variant)
     recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
 
 
 def _rows_of_replies(
-    pair: Pair, part: _Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
+    pair: Pair, part: Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
 ) -> list[Row]:
     """How likely both models find each reply."""
     asked: list[tuple[Measure, Asked, int, Encoded | None]] = []
