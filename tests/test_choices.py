@@ -58,6 +58,8 @@ def by_hand(name: str, log_p: list[float]) -> float:
 def test_each_equals_its_formula(name: str, seed: int) -> None:
     base, tuned = (-np.random.default_rng(seed).exponential(5.0, (2, 3))).tolist()
     seen = BY_NAME[name].function(ITEM, choices(base, tuned))
+    assert seen.base_sum is not None
+    assert seen.tuned_sum is not None
     assert seen.base_sum == pytest.approx(by_hand(name, base))
     assert seen.tuned_sum == pytest.approx(by_hand(name, tuned))
     assert seen.effect_sum == seen.tuned_sum - seen.base_sum

@@ -245,6 +245,9 @@ def bullets(relation: str, n: int, marker: str = "bullet") -> tuple[str, dict[st
         ("Use at most 1,200 words.", [words("at most", 1200)]),
         ("Write an essay of at least 300 words.", [words("at least", 300)]),
         ("Write a 300+ word essay.", [words("at least", 300)]),
+        ("Do not use more than 50 words.", [words("at most", 50)]),
+        ("Never write fewer than ten words.", [words("at least", 10)]),
+        ("Use no more than 50 words.", [words("at most", 50)]),
         ("Answer in under twenty words.", [words("less than", 20)]),
         ("Answer in three words.", [words("exactly", 3)]),
         ("Write between 20 and 30 words.", [words("at least", 20), words("at most", 30)]),
@@ -277,7 +280,12 @@ def bullets(relation: str, n: int, marker: str = "bullet") -> tuple[str, dict[st
         ('The word "sea" must not appear.', [("forbidden_words", {"forbidden_words": ("sea",)})]),
         (
             "Don't use the letter e.",
-            [("letter_frequency", {"letter": "e", "let_relation": "less than", "let_frequency": 1})],
+            [
+                (
+                    "letter_frequency",
+                    {"letter": "e", "let_relation": "less than", "let_frequency": 1},
+                )
+            ],
         ),
         ("Do not use any commas.", [("no_comma", {})]),
         ("Answer in capital letters.", [("english_capital", {})]),
@@ -315,7 +323,14 @@ def test_plain_words_are_understood(
         "Include at least 5 words in capital letters.",
         'Each line should start with "Oh".',
         'Include the word "sea" or "lake".',
-        "Write a two-sentence hook and a five-sentence story in two sentences.",
+        "Write a two-sentence hook for a story in five sentences.",
+        'Do not end with "Good night".',
+        "Don't answer yes or no.",
+        "Do not write in capital letters.",
+        "Answer without using bullet points.",
+        "Do not reply in JSON.",
+        "Please do not answer in one sentence.",
+        "Avoid writing exactly three sentences.",
     ],
 )
 def test_what_is_not_clearly_a_demand_is_left_alone(prompt: str) -> None:
@@ -389,3 +404,14 @@ def test_what_is_found_in_prompts_agrees_with_ifevals_labels(shared: Path) -> No
     assert sum(wrong.values()) / sum(right.values()) < 0.04, wrong
     for kind in ("punctuation:no_comma", "length_constraints:number_words"):
         assert right[kind] >= 0.85 * there[kind]
+
+
+def test_references_of_an_instruction_set_meet_what_their_prompts_state(shared: Path) -> None:
+    # people wrote both, so a reference that misses means a demand that was misread
+    path = shared / "data/instructions/alpaca_en_demo.json"
+    kept: list[bool | str] = []
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        found = found_in(f"{row['instruction']}\n{row.get('input', '')}")
+        kept.extend(met(constraint, row["output"]) for constraint in found)
+    assert len(kept) >= 25
+    assert sum(answer is True for answer in kept) >= 0.95 * len(kept)

@@ -27,6 +27,7 @@ from tunediff.values import Estimate
 ITEMS, SHARED = 3, 0.5  # of a group: how many, and how much of their variance they share
 SD = sqrt(SHARED + (1 - SHARED) / ITEMS)  # of a group's mean
 MARGIN = 0.02
+RUNS = {10: 2_000, 30: 2_000, 100: 1_000, 300: 500}  # simulations, by groups
 
 Groups = tuple[np.ndarray, np.ndarray]  # sums and counts, (G,) each
 Draw = Callable[[np.random.Generator, int], Groups]
@@ -90,14 +91,12 @@ def most_hits(simulations: int, rate: float) -> int:
 
 @pytest.mark.parametrize("groups", [10, 30, 100, 300])
 def test_normal_effects_are_covered(groups: int) -> None:
-    assert coverage(normal, groups, 2_000 if groups < 100 else 1_000) == pytest.approx(
-        0.95, abs=0.02
-    )
+    assert coverage(normal, groups, RUNS[groups]) == pytest.approx(0.95, abs=0.02)
 
 
 @pytest.mark.parametrize("groups", [10, 30, 100, 300])
 def test_lognormal_effects_are_covered_nearly(groups: int) -> None:
-    assert 0.88 <= coverage(lognormal, groups, 2_000 if groups < 100 else 1_000) <= 0.97
+    assert 0.88 <= coverage(lognormal, groups, RUNS[groups]) <= 0.97
 
 
 def test_items_taken_as_groups_would_not_be_covered() -> None:
@@ -126,7 +125,7 @@ def found_at(groups: int, means: Means, level: float = 0.95, power: float = 0.80
 def test_an_effect_is_found_in_four_of_five_at_its_n_needed(groups: int, code: str) -> None:
     distance = found_at(groups, "sign-flip" if code == "better" else "interval")
     truth = {"better": distance, "degraded": -MARGIN - distance, "preserved": distance - MARGIN}
-    simulations = 2_000 if groups < 100 else 1_000
+    simulations = RUNS[groups]
     found = 0
     for seed, drawn in moved(normal, groups, truth[code], simulations):
         e = estimated(drawn, seed, p=None if code == "better" else 1.0)
@@ -162,7 +161,7 @@ def test_four_of_five_holds_where_four_axes_share_five_percent(groups: int) -> N
 
 @pytest.mark.parametrize("groups", [10, 30, 100, 300])
 def test_at_the_margin_preserved_is_rarely_said(groups: int) -> None:
-    simulations = 2_000 if groups < 100 else 1_000
+    simulations = RUNS[groups]
     said = 0
     for seed, drawn in moved(normal, groups, -MARGIN, simulations):
         e = estimated(drawn, seed, p=1.0)

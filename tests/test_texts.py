@@ -35,7 +35,9 @@ BY_NAME = {m.name: m for m in ALL}
 ASKED = Item("a", prompt="Describe the river in one word.", reply="Wide")
 # few letters make many repeats; the last two are a lone surrogate and a control character
 FEW = st.lists(st.sampled_from("ab"), max_size=40).map(" ".join)
-ANY = st.text(alphabet=st.characters(), max_size=80) | st.text("ab \n`*#=-1,.$/\ud800\x1b", max_size=80)
+ANY = st.text(alphabet=st.characters(), max_size=80) | st.text(
+    "ab \n`*#=-1,.$/\ud800\x1b", max_size=80
+)
 
 
 def test_the_measures_are_named_once_and_none_is_missing() -> None:
@@ -172,7 +174,7 @@ def test_messages_have_a_prompt_and_a_reference() -> None:
 def test_the_parts_of_specificity_by_hand(text: str, parts: tuple[int, int, int]) -> None:
     assert (numbers(text), names(text), code_spans(text)) == parts
     if text:
-        seen = [BY_NAME[n].function(ASKED, Reply(text), Reply("x")).base_sum for n in PARTS]
+        seen = [BY_NAME[n].function(ASKED, Reply(text), Reply("x")).base_sum or 0.0 for n in PARTS]
         assert seen[0] == pytest.approx(sum(parts) / len(text.split()))
         assert seen[0] == pytest.approx(sum(seen[1:]))
 

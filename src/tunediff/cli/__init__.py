@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from tunediff.cli.check import check
+from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
 from tunediff.cli.output import Interrupted, printing
 from tunediff.errors import TunediffError
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(check)
+app.command()(compare)
 app.command()(demo)
 
 # click's own, or that of the copy of click inside newer versions of typer

@@ -18,7 +18,7 @@ _OPEN = r"[\s\"'“*_(\[]{0,8}"
 # "A" may be an article, so a letter needs a bracket, a stop or the end after it
 _LETTER_FIRST = re.compile(rf"{_OPEN}(?P<letter>[A-Z])[*_\"'”]*(?:[).:,\]]|\s*\n|\s*\Z)")
 _LETTER_MARKED = re.compile(
-    rf"\b(?i:answer|option|choice)(?:\s{1,2}is)?(?:\s{1,2}(?i:option|choice))?\s?:?{_OPEN}"
+    rf"\b(?i:answer|option|choice)(?:\s\s?is)?(?:\s\s?(?i:option|choice))?\s?:?{_OPEN}"
     r"(?P<letter>[B-HJ-Z](?![\w'’])|[AI](?![\w'’]|\s+(?!because\b|since\b|as\b)[a-z]))"
 )
 _HEDGED = re.compile(r"[)\].*\"']*\s*(?:,|/|\bor\b|\band\b)\s*\(?[A-Z]\b(?!['’])")

@@ -44,7 +44,7 @@ OWN_SCRIPT: Mapping[str, str] = {
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(\"'“])(?:[A-HJ-Za-z]|[A-Za-z]\.[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs)$"
+    r"(?:^|[\s(\"'“])(?:[A-HJ-Z]|[A-Za-z]\.[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs)$"
 )
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]*_]*(?=\s|\Z)|[。！？]+|\n[^\S\n]*\n")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")

@@ -24,7 +24,7 @@ def _pattern(separators: str) -> re.Pattern[str]:
     return re.compile(
         r"(?<![A-Za-z_\d])(?<!\d\.)(?:"
         r"(?P<whole>\d+) (?P<above>\d+)/(?P<below>\d+)(?!\d|\s?/)"
-        r"|(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?!\d|\s?/|\.\d)"
+        r"|(?<!\d/)(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?!\d|\s?/|\.\d)"
         rf"|(?P<plain>(?:\d{{1,3}}(?:[{separators}]\d{{3}}){{1,30}}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
         r"(?P<exponent>[eE][+-]?\d{1,2}(?!\w))?)",
         re.ASCII,
@@ -86,8 +86,9 @@ def answer_number(text: str) -> Fraction | None:
         number = _first(after) if equals else _last(clause) if colon else _first(clause)
         if number is not None:
             return number
-    whole = list(_SPACED.finditer(text)) if len(text) < 100 else []
-    return _value(whole[0], text) if len(whole) == 1 else _last(text, spaced=False)
+    if (number := whole_number(text)) is not None:
+        return number
+    return _last(text, spaced=False)
 
 
 def whole_number(text: str) -> Fraction | None:

@@ -44,6 +44,11 @@ _VERB = (
     r"(?:answer|compose|create|describe|draft|explain|generate|give|make|produce|provide|reply|"
     r"respond|summari[sz]e|tell|use|write)"
 )
+_NEGATED = re.compile(
+    r"(?:\bnot|n[’']t|\bnever|\bavoid|\bwithout|\brefrain from|\brather than)(?: \w+){0,2} ?\Z",
+    re.IGNORECASE,
+)
+_OPPOSITE = {"more than": _FEWER, "less than": _MORE}  # of "do not use more than …"
 _EACH = re.compile(r"\b(?:each|every|per|apiece)\b", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“”]([^\"“”\n]{1,300})[\"“”]|(?<!\w)['‘]([^'‘’\n]{1,100})['’](?!\w)")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
@@ -137,6 +142,10 @@ _MAKE = re.compile(
     re.IGNORECASE,
 )
 _ABOUT = re.compile(r"^\W*(?:how|why|what|when|where|which|who|explain (?:how|why|what))\b", re.I)
+_ASKING = re.compile(
+    r"^\W*(?:do(?!n[’']t| not)|does|did|is|are|was|were|has|have|which|who|what|when|why|how)\b",
+    re.IGNORECASE,
+)
 _BULLETS = re.compile(
     r"\b(?:as|in|using|use|with|into) (?:an? |the )?(?:form of an? |format of )?(?:short |simple )?"
     r"(?:bullet(?:ed)?(?:[ -]points?)?(?: list| points?| form(?:at)?)?|unordered list)\b"
@@ -199,8 +208,11 @@ def _counts(sentence: str) -> Iterator[Constraint]:
     ):
         for match in re.finditer(pattern, sentence, re.IGNORECASE):
             names = list(relations.values())
-            which = next(i for i in range(len(names)) if match[f"r{i}"])
-            yield _count(match["unit"], names[which], match["n"])
+            relation = names[next(i for i in range(len(names)) if match[f"r{i}"])]
+            if _negated(sentence, match):
+                relation = _OPPOSITE.get(relation)
+            if relation is not None:
+                yield _count(match["unit"], relation, match["n"])
     for match in re.finditer(rf"\b(?P<n>{_N})\+[ -]{_SIZE}{_UNIT}", sentence, re.IGNORECASE):
         yield _count(match["unit"], _MORE, match["n"])
     between = rf"\b(?:between|in|of|with) (?P<n>{_N})(?: ?[-–] ?| to | and )(?P<m>{_N}) {_UNIT}"
@@ -208,14 +220,15 @@ def _counts(sentence: str) -> Iterator[Constraint]:
         yield _count(match["unit"], _MORE, match["n"])
         yield _count(match["unit"], _FEWER, match["m"])
     bare = (
-        rf"\b(?:in|into|using|with|as|to) (?P<n>{_N}) {_SIZE}{_UNIT}(?! (?:or|to|and) )",
-        rf"^\W*(?:please )?{_VERB}(?: me| us)? (?P<n>{_N}) {_SIZE}{_UNIT}(?! (?:or|to|and|that) )",
+        rf"\b(?:in|into|using|with|as|to) (?P<n>{_N}) {_SIZE}{_UNIT}(?! (?:or|to) )",
+        rf"^\W*(?:please )?{_VERB}(?: me| us)? (?P<n>{_N}) {_SIZE}{_UNIT}(?! (?:or|to|that) )",
         rf"^\W*(?:please )?{_VERB}(?: me| us)? (?:an?|your) (?:\w+ )?(?P<n>{_N})-{_UNIT}",
     )
     for pattern in bare:
         for match in re.finditer(pattern, sentence, re.IGNORECASE):
             # "in 50 words" means about 50; "in three words" means three
-            if match["unit"].lower() != "word" or _value(match["n"]) <= 10:
+            exact = match["unit"].lower() != "word" or _value(match["n"]) <= 10
+            if exact and not _negated(sentence, match):
                 yield _count(match["unit"], "exactly", match["n"])
 
 
@@ -289,36 +302,45 @@ def _case(sentence: str) -> Iterator[Constraint]:
     # "without using capital letters" holds "using capital letters"
     for pattern, kind in ((_LOWER, "lowercase"), (_UPPER, "capital")):
         match = pattern.search(sentence)
-        if match and not _PART.search(sentence[: match.start()][-40:] + sentence[match.end() :]):
+        if match is None or (pattern is _UPPER and _negated(sentence, match)):
+            continue
+        if not _PART.search(sentence[: match.start()][-40:] + sentence[match.end() :]):
             yield Constraint(f"change_case:english_{kind}")
             return
 
 
 def _ends(sentence: str, quotes: list[str]) -> Iterator[Constraint]:
-    for match in _END.finditer(sentence):
-        if not _PLACE.search(sentence[: match.start()]) and not _EACH.search(sentence):
-            yield Constraint(
-                "startend:end_checker", {"end_phrase": _unquoted(match["quote"], quotes)}
-            )
-    if _END_QUESTION.search(sentence):
+    if _ASKING.search(sentence):
+        return
+    for pattern, kind, name in (
+        (_END, "startend:end_checker", "end_phrase"),
+        (_START, "startend:start_checker", "start_phrase"),
+    ):
+        for match in pattern.finditer(sentence):
+            of_a_part = _PLACE.search(sentence[: match.start()]) or _EACH.search(sentence)
+            if not of_a_part and not _negated(sentence, match):
+                yield Constraint(kind, {name: _unquoted(match["quote"], quotes)})
+    question = _END_QUESTION.search(sentence)
+    if question and not _negated(sentence, question):
         yield Constraint("startend:end_checker", {"end_phrase": "?"})
-    for match in _START.finditer(sentence):
-        if not _PLACE.search(sentence[: match.start()]) and not _EACH.search(sentence):
-            yield Constraint(
-                "startend:start_checker", {"start_phrase": _unquoted(match["quote"], quotes)}
-            )
     for match in _EITHER.finditer(sentence):
-        yield Constraint("startend:one_of", {"options": (match["a"], match["b"])})
+        if not _negated(sentence, match):
+            yield Constraint("startend:one_of", {"options": (match["a"], match["b"])})
+
+
+def _negated(sentence: str, match: re.Match[str]) -> bool:
+    return _NEGATED.search(sentence[: match.start()]) is not None
 
 
 def _forms(sentence: str) -> Iterator[Constraint]:
     if _ABOUT.search(sentence):
         return
     json = _JSON.search(sentence)
-    if json and _MAKE.search(sentence[: json.start()]):
+    if json and _MAKE.search(sentence[: json.start()]) and not _negated(sentence, json):
         yield Constraint("detectable_format:json_format")
     for pattern, marker in ((_BULLETS, "bullet"), (_NUMBERED, "number")):
-        if pattern.search(sentence):
+        match = pattern.search(sentence)
+        if match and not _negated(sentence, match):
             details = {"marker": marker, "relation": _MORE, "num_items": 1}
             yield Constraint("detectable_format:list", details)
 

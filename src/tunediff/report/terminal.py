@@ -109,10 +109,10 @@ class Printer:
             "logit_mse": result["metrics"].get("logit_mse", {}).get("value"),
         }
         if seed["logit_mse"] is not None:
-            say(f"Base Model Perplexity:    {_number(seed['ppl_base'], '.3f')}")
-            say(f"Adapter Model Perplexity: {_number(seed['ppl_tuned'], '.3f')}")
+            say(f"Base Model Perplexity:    {number(seed['ppl_base'], '.3f')}")
+            say(f"Adapter Model Perplexity: {number(seed['ppl_tuned'], '.3f')}")
             mse = seed["logit_mse"]
-            say(f"Logit MSE Difference:     {_number(mse, '.3g' if 0 < mse < 1e-4 else '.6f')}")
+            say(f"Logit MSE Difference:     {number(mse, '.3g' if 0 < mse < 1e-4 else '.6f')}")
         sign, sentence = SIGNS[result["verdict"]]
         if result["verdict"] == "weights_differ" and result["texts"]:
             sentence = ONLY_BYTES
@@ -142,7 +142,7 @@ class Printer:
         if all(m["low"] is None for m in metrics):
             few = ", too few for an interval"
         self._title(f"{texts} text{'s' * (texts != 1)}, {tokens} scored tokens{few}")
-        table = _table("figure", "value", "95 % interval", "noise floor", "unit", left=(0, 4))
+        table = columns("figure", "value", "95 % interval", "noise floor", "unit", left=(0, 4))
         for label, name, unit in _TABLE:
             metric = result["metrics"].get(name)
             if metric is None:
@@ -150,9 +150,9 @@ class Printer:
             style, low, high = ".1%" if unit == _SHARE else ".4g", metric["low"], metric["high"]
             table.add_row(
                 label,
-                _number(metric["value"], style),
-                "–" if low is None else f"{_number(low, style)} … {_number(high, style)}",
-                _number(metric["noise_floor"], ".1%" if unit == _SHARE else ".2g"),
+                number(metric["value"], style),
+                "–" if low is None else f"{number(low, style)} … {number(high, style)}",
+                number(metric["noise_floor"], ".1%" if unit == _SHARE else ".2g"),
                 "" if unit == _SHARE else unit,
             )
         self.console.print(table)
@@ -162,7 +162,7 @@ class Printer:
         if texts > 1:
             where = f"item '{clean(candidates['item'], 30)}' (where they differ most)"
         self._title(f"Likeliest next tokens at the end of {where}")
-        table = _table("base", "p", "tuned", "p", left=(0, 2))
+        table = columns("base", "p", "tuned", "p", left=(0, 2))
         for b, t in zip(candidates["base"], candidates["tuned"], strict=True):
             table.add_row(quoted(b), f"{b['p']:.4f}", quoted(t), f"{t['p']:.4f}")
         self.console.print(table)
@@ -174,21 +174,21 @@ class Printer:
         known = all(part["relative"] is not None for part in parts)
         parts.sort(key=lambda part: -part["relative" if known else "frobenius"])
         self._title("Layers that changed most")
-        table = _table("layer", "‖ΔW‖_F", "of ‖W‖_F", "‖ΔW‖₂", "effective rank", left=(0,))
+        table = columns("layer", "‖ΔW‖_F", "of ‖W‖_F", "‖ΔW‖₂", "effective rank", left=(0,))
         for part in [*parts[:_LAYERS], weights["total"]]:
             relative = part["relative"]
             table.add_row(
                 clean(part["name"], 40),
-                _number(part["frobenius"]),
+                number(part["frobenius"]),
                 "–" if relative is None else f"{100 * relative:.3g} %",
-                _number(part["spectral"]),
-                _number(part["effective_rank"], ".1f"),
+                number(part["spectral"]),
+                number(part["effective_rank"], ".1f"),
             )
         self.console.print(table)
 
     def _certificate(self, certificate: Mapping[str, Any]) -> None:
         self._title(f"Certificate ({certificate['kind']})")
-        table = _table(None, None, None, left=(0, 1, 2))
+        table = columns(None, None, None, left=(0, 1, 2))
         for line in certificate["checks"]:
             sign = {True: "ok", False: "no", None: "–"}[line["passed"]]
             table.add_row(sign, line["name"].replace("_", " "), clean(line["detail"]))
@@ -197,7 +197,7 @@ class Printer:
     def _settings(self, result: Mapping[str, Any]) -> None:
         settings = result["settings"]
         self._title("Settings")
-        table = _table(None, None, left=(0, 1))
+        table = columns(None, None, left=(0, 1))
         for side in ("base", "tuned"):
             table.add_row(side, clean(result[side]["path"]))
         if settings.get("kernel") is not None:
@@ -268,11 +268,13 @@ def quoted(token: Mapping[str, Any]) -> str:
     return text if len(text) <= _TOKEN else text[: _TOKEN - 1] + "…"
 
 
-def _number(value: float | None, style: str = ".4g") -> str:
+def number(value: float | None, style: str = ".4g") -> str:
+    """A figure, or a dash where there is none."""
     return "–" if value is None else format(value, style).replace("%", " %")
 
 
-def _table(*titles: str | None, left: Sequence[int]) -> Table:
+def columns(*titles: str | None, left: Sequence[int]) -> Table:
+    """An empty table without borders; ``left``: the columns that are not numbers."""
     table = Table(box=None, pad_edge=False, show_header=any(titles))
     for i, title in enumerate(titles):
         table.add_column(title or "", justify="left" if i in left else "right")

@@ -1,0 +1,189 @@
+"""``tunediff compare BASE TUNED [TUNED ...]``: what changed, and is it settled?"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunediff.cli.output import printing
+from tunediff.errors import UsageError
+
+
+def compare(
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE",
+            help="Base model: a folder, or a hub name; or recorded:FILE.jsonl (id, prompt, reply).",
+        ),
+    ],
+    tuned: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TUNED...",
+            help="LoRA adapters, merged or fully fine-tuned models; or recorded:FILE.jsonl.",
+        ),
+    ],
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME[=PATH]",
+            help="A built-in suite (instructions, knowledge, reasoning, writing), or a file or "
+            "folder. The NAMEs gsm8k, mmlu, truthfulqa and ifeval read those formats. Repeatable. "
+            "Default: every built-in one, where no --data is given.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="FILE", help="Your own target set: rows of prompt and reference."
+        ),
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--axis",
+            metavar="NAME=AXIS",
+            help="A suite's axis: target, general, safety or fluency. Default: general. "
+            "Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", metavar="N", min=1, help="Only the first N items of each suite: a look."
+        ),
+    ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="raw|chat|FILE|both",
+            help="How prompts are given: as they are, by the model's chat template, by that of a "
+            "file, or raw and chat both.",
+        ),
+    ] = "raw",
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Replies to each prompt; needs --temperature.")
+    ] = 1,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option("--max-new-tokens", min=0, help="Of a reply. 0: no replies are made."),
+    ] = 128,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 is greedy.")
+    ] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Of the sampling.")] = 1.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", metavar="TEXT", help="A reply ends before it. Repeatable."),
+    ] = None,
+    intersect: Annotated[
+        bool,
+        typer.Option("--intersect", help="Of recorded replies, keep the ids that both have."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json and nothing else.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="RUN",
+            help="Keep the run here, with outputs.csv, metrics.csv and summary.json; go on where "
+            "it stopped.",
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max-length", min=2, help="Token ids an item. Default: the context."),
+    ] = None,
+    allow_truncation: Annotated[
+        bool, typer.Option("--allow-truncation", help="Keep the first tokens of longer items.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32, bfloat16 or float16, of both sides.")
+    ] = "float32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the sampling and the resampling.")
+    ] = 0,
+    backend: Annotated[str, typer.Option("--backend", help="auto, hf, recorded or toy.")] = "auto",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch hub names that are not local.")
+    ] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="Of BASE on the hub.")] = None,
+) -> int:
+    """What did tuning change: target, general ability, safety, fluency?
+
+    Both models score the references and answer the prompts of the suites; every axis gets the
+    effect of its primary measure, an interval, and a verdict against a margin stated before.
+    Several tuned models are compared with the same base, which answers once.
+
+    Exit codes: 0 done, 2 bad input or a refused pair, 70 a fault of tunediff itself, 130
+    interrupted.
+    """
+    from tunediff.findings.scorecard import scorecard
+    from tunediff.pair.open import RECORDED
+    from tunediff.report.scorecard import draw
+    from tunediff.report.tables import write_tables
+    from tunediff.report.terminal import Printer
+    from tunediff.studies.compare import measure_compare, suites_or_built_in
+    from tunediff.values import Generation
+
+    if samples > 1 and temperature == 0:
+        raise UsageError(
+            f"--samples {samples} came with a temperature of 0, at which all samples are the same.",
+            "Add --temperature, such as 0.7.",
+        )
+    suites = suites_or_built_in(suite or (), data, axis or (), limit, base.startswith(RECORDED))
+    generation = None
+    if max_new_tokens:
+        generation = Generation(max_new_tokens, temperature, top_p, tuple(stop or ()), seed)
+    printer = Printer()
+    with ExitStack() as stack:
+        folder = out
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        with printer.progress() as progress:
+            runs = measure_compare(
+                base,
+                tuned,
+                suites,
+                folder,
+                template=template,
+                generation=generation,
+                samples=samples,
+                progress=progress,
+                seed=seed,
+                max_length=max_length,
+                allow_truncation=allow_truncation,
+                opening={
+                    "backend": backend,
+                    "dtype": dtype,
+                    "device": device,
+                    "download": download,
+                    "revision": revision,
+                    "intersect": intersect,
+                },
+            )
+        card = scorecard(runs)
+        if out is not None:
+            write_tables(out, runs, card)
+        with printing():
+            if as_json:
+                sys.stdout.write(json.dumps(card, allow_nan=False) + "\n")
+            else:
+                sys.stdout.write(draw(printer.console, card, runs[0].replies()))
+                if out is not None:
+                    sys.stdout.write(f"\nKept in {out}: outputs.csv, metrics.csv, summary.json\n")
+                else:
+                    sys.stdout.write("\nNothing is kept; give --out RUN to keep the replies.\n")
+    return 0

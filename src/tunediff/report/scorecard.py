@@ -1,0 +1,215 @@
+"""What does a person see of a comparison in ten seconds, in a terminal of 80 columns?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tunediff.report.terminal import clean, columns, number
+
+_STYLES = {
+    "better": "green",
+    "same": "green",
+    "preserved": "green",
+    "degraded": "bold red",
+    "no_headroom": "yellow",
+    "unclear": "yellow",
+    "shifted": "cyan",
+}
+_READS = {("safety", "degraded"): "eroded"}
+# Shown of each suite, where they apply, beside the axes.
+_BESIDE = (
+    ("exact_match", "exact match"),
+    ("choice_accuracy", "right choices"),
+    ("instruction_adherence", "constraints met"),
+    ("nll", "NLL, nats/token"),
+    ("words", "words a reply"),
+    ("keyword_coverage", "keywords covered"),
+    ("repetition", "repeated share"),
+    ("degenerate", "degenerate replies"),
+)
+_PRIMARY = {"nll": "NLL of the references", "exact_match": "exact match"}
+_WORST = 3
+_REPLY = 150  # characters of a reply that are shown
+
+
+def draw(console: Console, card: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> str:
+    """The scorecard as lines of text.
+
+    Args:
+        console: whose width and colours are used.
+        card: of :func:`tunediff.findings.scorecard.scorecard`.
+        replies: the first variant's, as ``Run.replies`` gives them.
+
+    """
+    with console.capture() as captured:
+        console.print(Text("=== What changed ===", style="bold"))
+        console.print(Text(f"base   {clean(card['base']['path'])}"))
+        variants = card["variants"]
+        if len(variants) == 1:
+            _one(console, variants[0], replies)
+        else:
+            _several(console, card)
+    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+
+
+def _one(
+    console: Console, variant: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]
+) -> None:
+    console.print(Text(f"tuned  {clean(variant['tuned']['path'])} ({variant['tuned']['kind']})"))
+    console.print(Text(_asked(variant["settings"])))
+    console.print()
+    if variant["axes"]:
+        console.print(_headline(variant["axes"]))
+        console.print()
+        console.print(_axes(variant["axes"]))
+        console.print(Text(_explained(variant["axes"]), style="dim"))
+        for axis, found in variant["axes"].items():
+            if found["verdict"] == "unclear":
+                console.print(Text(f"{axis}: {clean(found['reason'])}", style="yellow"))
+            if found["failed"]:
+                console.print(Text(f"{axis}: {found['failed']} items failed and count for nothing"))
+    else:
+        console.print("No axis: texts alone were compared.")
+    _beside(console, variant["measures"])
+    _worst(console, variant["worst"], replies)
+
+
+def _several(console: Console, card: Mapping[str, Any]) -> None:
+    variants = card["variants"]
+    console.print(Text(_asked(variants[0]["settings"])))
+    console.print()
+    axes = [axis for axis in variants[0]["axes"] if all(axis in v["axes"] for v in variants)]
+    drawn = columns("tuned model", *(f"{axis}" for axis in axes), left=range(1 + len(axes)))
+    for variant in variants:
+        cells = []
+        for axis in axes:
+            found = variant["axes"][axis]
+            cells.append(
+                Text(f"{number(found['effect'], '+.3g')} ").append_text(_verdict(axis, found))
+            )
+        drawn.add_row(Text(clean(variant["name"], 24)), *cells)
+    console.print(drawn)
+    if axes:
+        shown = {axis: variants[0]["axes"][axis] for axis in axes}
+        console.print(Text(f"Effects are tuned − base. {_explained(shown)}", style="dim"))
+    best = card["best"]
+    if best is not None:
+        console.print()
+        if best["name"] is None:
+            console.print(Text(f"Best: none, {best['reason']}."))
+        else:
+            ends = _interval(best)
+            console.print(
+                Text(
+                    f"Best: {clean(best['name'])}, {number(best['effect'], '+.3g')} {ends} on the "
+                    f"half of {best['axis']} that did not choose it."
+                )
+            )
+        console.print(Text(f"Rule: {best['rule']}.", style="dim"))
+
+
+def _asked(settings: Mapping[str, Any]) -> str:
+    generation = settings["generation"]
+    said = "no replies"
+    if generation is not None:
+        how = "greedy"
+        if generation["temperature"] > 0:
+            how = f"temperature {generation['temperature']:g}, top-p {generation['top_p']:g}"
+        said = f"replies {how}, at most {generation['max_new_tokens']} tokens"
+        if settings["samples"] > 1:
+            said += f", {settings['samples']} samples"
+    return f"asked  prompts {settings['form']}; {said}"
+
+
+def _headline(axes: Mapping[str, Any]) -> Text:
+    line = Text()
+    for axis, found in axes.items():
+        line.append(f"{' · ' if line else ''}{axis} ")
+        line.append_text(_verdict(axis, found))
+    return line
+
+
+def _verdict(axis: str, found: Mapping[str, Any]) -> Text:
+    code: str = found["verdict"]
+    word: str = _READS.get((axis, code), code).replace("_", " ")
+    return Text(word, style=_STYLES.get(code, ""))
+
+
+def _axes(axes: Mapping[str, Any]) -> Table:
+    level = 100 * next(iter(axes.values()))["level"]
+    interval = f"{level:.4g} % interval"
+    drawn = columns("axis", "verdict", "base", "tuned", "effect", interval, "n", left=(0, 1))
+    for axis, found in axes.items():
+        drawn.add_row(
+            axis,
+            _verdict(axis, found),
+            number(found["base"], ".4g"),
+            number(found["tuned"], ".4g"),
+            number(found["effect"], "+.3g"),
+            _interval(found),
+            str(found["groups"]),
+        )
+    return drawn
+
+
+def _explained(axes: Mapping[str, Any]) -> str:
+    """Which measure each axis was judged by, and against which margin."""
+    by: dict[tuple[str, str, float], list[str]] = {}
+    for axis, found in axes.items():
+        by.setdefault((found["primary"], found["unit"], found["margin"]), []).append(axis)
+    parts = [
+        f"{_PRIMARY.get(name, name)} ({', '.join(own)}), margin {margin:g} {unit}"
+        for (name, unit, margin), own in by.items()
+    ]
+    return f"Judged by {'; '.join(parts)}."
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    if found["low"] is None or found["high"] is None:
+        return "too few" if found["groups"] < 6 else "–"
+    return f"{found['low']:+.3g} … {found['high']:+.3g}"
+
+
+def _beside(console: Console, measures: Mapping[str, Any]) -> None:
+    console.print()
+    drawn = columns("suite", "measure", "base", "tuned", "change", "", left=(0, 1, 5))
+    for suite, own in measures.items():
+        title = clean(suite, 14)
+        for name, label in _BESIDE:
+            found = own.get(name)
+            if found is None or (name == "nll" and "exact_match" in own):
+                continue
+            flips = ""
+            if "base_only" in found and name != "degenerate":
+                flips = f" (lost {found['base_only']}, won {found['tuned_only']})"
+            share = found["unit"] == "share"
+            base, tuned = (number(found[s], ".1%" if share else ".4g") for s in ("base", "tuned"))
+            note = Text(found["verdict"].replace("_", " "), _STYLES.get(found["verdict"], ""))
+            change = number(found["effect"], "+.1%" if share else "+.3g")
+            drawn.add_row(title, label, base, tuned, change, note.append(flips, style="dim"))
+            title = ""
+    console.print(drawn)
+
+
+def _worst(
+    console: Console,
+    worst: Sequence[Mapping[str, Any]],
+    replies: Sequence[Mapping[str, Any]],
+) -> None:
+    if not worst:
+        return
+    console.print()
+    console.print(Text("Where base beats tuned, worst first", style="bold"))
+    said = {(r["suite"], r["item"], r["sample"]): r for r in replies}
+    for loss in worst[:_WORST]:
+        where = f"{clean(loss['suite'], 20)} '{clean(loss['item'], 30)}'"
+        console.print(Text(f"{where}: {loss['measure']} worse by {loss['loss']:.3g}"))
+        both = said.get((loss["suite"], loss["item"], loss["sample"]))
+        if both is not None:
+            for side in ("base", "tuned"):
+                console.print(Text(f"  {side:5}  {clean(both[side]['text'], _REPLY)}"))

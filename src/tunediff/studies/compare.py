@@ -1,0 +1,195 @@
+"""Which runs does ``tunediff compare`` make, before anything is said of them?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tunediff.errors import InputError, RunError, UsageError
+from tunediff.items.named import BUILT_IN, read_suites
+from tunediff.items.read import content_hash
+from tunediff.pair.open import RECORDED, open_pair
+from tunediff.run import files
+from tunediff.run.comparing import Replied, compare
+from tunediff.run.parts import Form
+from tunediff.run.store import Run
+from tunediff.values import Generation, Reply, Suite
+
+VARIANTS = "variants.json"
+TEMPLATES = ("raw", "chat", "both")
+
+
+def measure_compare(
+    base: str,
+    tuned: Sequence[str],
+    suites: Sequence[Suite],
+    out: Path,
+    *,
+    template: str = "raw",
+    generation: Generation | None = None,
+    samples: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    opening: Mapping[str, Any],
+    **asking: Any,
+) -> list[Run]:
+    """Compare base with each tuned model on the suites; base answers once for all of them.
+
+    Args:
+        base: as ``open_pair`` takes it.
+        tuned: one or more, likewise.
+        suites: what is asked; empty: recorded replies as they are.
+        out: the run folder; of several variants (tuned models, or forms of the prompt) it holds
+            one run folder each, and ``variants.json``, their names in order.
+        template: "raw", "chat", a file with a chat template, or "both" raw and chat.
+        generation: how replies are made; None: none are.
+        samples: replies to each prompt.
+        progress: called with the tokens done and their total, for each variant anew.
+        opening: the options of ``open_pair``.
+        asking: the other options of :func:`tunediff.run.comparing.compare`.
+
+    """
+    source = _template(template)
+    forms: tuple[Form, ...] = {"both": ("raw", "chat"), "raw": ("raw",)}.get(template, ("chat",))
+    names = _names(tuned, forms)
+    folders = [out] if len(names) == 1 else [out / name for name in names]
+    if len(names) > 1:
+        _keep_names(out, names)
+    elif (out / VARIANTS).exists():
+        raise RunError(
+            f"{out} holds the runs of several tuned models; one came.", "Choose another folder."
+        )
+    runs: list[Run] = []
+    known: dict[Form, Replied] = {}
+    places = iter(zip(names, folders, strict=True))
+    for path in tuned:
+        pair = open_pair(base, path, **opening)
+        if source is not None:
+            with_template = getattr(pair, "with_template", None)
+            if with_template is None:
+                raise UsageError("This pair has no chat template to replace.", "Use --template raw")
+            pair = with_template(source)
+        asked = _of_recorded(pair, suites) if base.startswith(RECORDED) else suites
+        for form in forms:
+            name, folder = next(places)
+            run = compare(
+                pair,
+                asked,
+                out=folder,
+                generation=generation,
+                samples=samples,
+                form=form,
+                variant=name,
+                progress=progress,
+                known=known.get(form),
+                **asking,
+            )
+            known.setdefault(form, _base_replies(run))
+            runs.append(run)
+    return runs
+
+
+def open_runs(folder: Path | str) -> list[Run]:
+    """The runs of a folder that ``compare`` wrote, in the order of its variants."""
+    folder = Path(folder)
+    names = folder / VARIANTS
+    if not names.is_file():
+        return [Run.open(folder)]
+    return [Run.open(folder / name) for name in json.loads(names.read_bytes())]
+
+
+def suites_or_built_in(
+    specs: Sequence[str],
+    data: str | None,
+    axes: Sequence[str],
+    limit: int | None,
+    recorded: bool,
+) -> tuple[Suite, ...]:
+    """The suites asked for; where none is, every built-in one, or of recorded replies none."""
+    if not specs and data is None and not recorded:
+        specs = BUILT_IN
+    return read_suites(specs, data, axes, limit)
+
+
+def _template(template: str) -> str | None:
+    """The source of a template file."""
+    if template in TEMPLATES:
+        return None
+    try:
+        return Path(template).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--template {template} is none of {', '.join(TEMPLATES)}, and no file that can be "
+            f"read: {error}.",
+            "Choose one, or give a Jinja file.",
+        ) from None
+
+
+def _names(tuned: Sequence[str], forms: Sequence[str]) -> list[str]:
+    """One name a variant: the last part of its path, with a number where two are the same."""
+    names: list[str] = []
+    for path in tuned:
+        plain = path.rpartition(":")[2] if ":" in path else path
+        stem = Path(plain).name.removesuffix(".jsonl") or "tuned"
+        name, number = stem, 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
+    return names if len(forms) == 1 else [f"{n}-{form}" for n in names for form in forms]
+
+
+def _keep_names(out: Path, names: Sequence[str]) -> None:
+    path = out / VARIANTS
+    if path.is_file():
+        there = json.loads(path.read_bytes())
+        if there != list(names):
+            raise RunError(
+                f"{out} belongs to another run: its variants are {', '.join(there)}; those of this "
+                f"one are {', '.join(names)}.",
+                "Choose another folder, or give the same tuned models in the same order.",
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty and not such a run.", "Choose a new or empty folder.")
+    files.make_folder(out)
+    files.write_whole(path, (json.dumps(list(names)) + "\n").encode())
+
+
+def _of_recorded(pair: Any, suites: Sequence[Suite]) -> tuple[Suite, ...]:
+    """What recorded replies answer: a suite's row of the same id gives the reference.
+
+    Replies that no suite knows are a suite of their own, of which texts alone are measured.
+    """
+    recorded = {item.id: item for item in pair.items()}
+    found, known = [], set()
+    for suite in suites:
+        own = [i for i in suite.items if i.id in recorded]
+        if not own:
+            raise InputError(
+                f"No id of the suite {suite.name!r} has a recorded reply (it begins "
+                f"{suite.items[0].id!r}; the replies begin {next(iter(recorded))!r}).",
+                "Give the rows the ids of their replies.",
+            )
+        items = tuple(
+            replace(i, prompt=recorded[i.id].prompt, text=None, messages=None,
+                    reply=i.messages[-1]["content"] if i.messages else i.reply)
+            for i in own
+        )  # fmt: skip
+        known |= {i.id for i in items}
+        found.append(Suite(suite.name, items, content_hash(items)))
+    rest = tuple(item for id_, item in recorded.items() if id_ not in known)
+    if rest:
+        found.append(Suite("recorded", rest, content_hash(rest)))
+    return tuple(found)
+
+
+def _base_replies(run: Run) -> Replied:
+    found = {}
+    for line in run.replies():
+        said = dict(line["base"])
+        said["ids"] = None if said["ids"] is None else tuple(said["ids"])
+        found[line["suite"], line["item"], line["sample"]] = Reply(**said)
+    return found
