@@ -465,6 +465,12 @@ def test_tokens_come_as_often_as_they_are_likely() -> None:
     np.testing.assert_allclose(np.bincount(drawn) / 4000, p / p.sum(), atol=3e-4)
 
 
+def test_shares_begin_where_the_last_one_ends() -> None:
+    z, generation = np.zeros(4, np.float32), Generation(temperature=1.0)
+    drawn = [sampling.choose(z, generation, u) for u in (0.0, 0.25, 0.5, 0.75, 0.999)]
+    assert drawn == [0, 1, 2, 3, 3]
+
+
 def test_greedy_takes_the_first_of_equals() -> None:
     z = np.array([1.0, 7.0, 7.0, -np.inf], np.float32)
     assert sampling.choose(z, Generation(), 0.99) == 1

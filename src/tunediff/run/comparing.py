@@ -163,7 +163,10 @@ def _score(pair: Pair, recorder: Recorder, k: int, part: Part, variant: str) -> 
     scored = list(asking.scores_of(pair, part.asked))
     recorder.write_part(
         k,
-        asking.score_rows(part.asked, scored, TOKENS, part.suite, variant),
+        [
+            *asking.score_rows(part.asked, scored, TOKENS, part.suite, variant),
+            *_left_out(part, TOKENS, variant),
+        ],
         asking.token_columns(scored, part.suite),
         [asking.probe_line(scores, part.suite, pair) for scores in scored],
     )
@@ -177,7 +180,16 @@ def _choice_rows(pair: Pair, part: Part, variant: str) -> list[Row]:
         for m in CHOICES:
             found = m.function(item, choices)
             rows.append(asking.row_of(m.name, item, found, part.suite, variant))
-    return rows
+    return [*rows, *_left_out(part, CHOICES, variant)]
+
+
+def _left_out(part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
+    """Rows that say why there is none."""
+    return [
+        asking.row_of(m.name, item, Observation(None, None, None, 0, reason), part.suite, variant)
+        for item, reason in part.left_out
+        for m in measures
+    ]
 
 
 def _gathered(item: str, asked: Sequence[Asked], scored: Sequence[Scores]) -> Choices:
@@ -229,10 +241,7 @@ def _answer(
         for m in SAMPLES if samples > 1 else ():
             found = m.function(a.item, [b for b, _ in own], [t for _, t in own])
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
-    for item, reason in part.left_out:
-        for m in REPLIES:
-            found = Observation(None, None, None, 0, reason)
-            rows.append(asking.row_of(m.name, item, found, part.suite, variant))
+    rows += _left_out(part, REPLIES, variant)
     if "scores" in pair.offers:
         rows += _rows_of_replies(pair, part, replies, variant)
     recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)

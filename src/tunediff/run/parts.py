@@ -13,9 +13,10 @@ from typing import Any, Literal
 from tunediff.errors import InputError
 from tunediff.pair.contract import Pair
 from tunediff.run.asking import Asked
-from tunediff.values import Generation, Item, Suite
+from tunediff.values import Encoded, Generation, Item, Suite
 
 Form = Literal["raw", "chat"]
+Way = Literal["scores", "choices", "replies"]
 
 _CHOICE = "\x1f"  # between an item's id and the number of a choice; stored nowhere
 
@@ -25,10 +26,10 @@ class Part:
     """Items of one suite that are asked in one way, together."""
 
     suite: str
-    way: Literal["scores", "choices", "replies"]
+    way: Way
     asked: tuple[Asked, ...]  # of choices: every choice of an item, one behind the other
     cost: int  # tokens
-    left_out: tuple[tuple[Item, str], ...] = ()  # prompts that cannot be answered, and why
+    left_out: tuple[tuple[Item, str], ...] = ()  # what cannot be asked, and why
 
 
 def item_line(suite: str, item: Item) -> dict[str, Any]:
@@ -75,28 +76,26 @@ def plan(
 
     """
     formed: Callable[[Item], Item] = as_chat if form == "chat" else lambda item: item
+
+    def encode(items: Sequence[Item]) -> Sequence[Encoded]:
+        return pair.encode([formed(i) for i in items], max_length, allow_truncation)
+
+    def prompts(items: Sequence[Item]) -> Sequence[Encoded]:
+        return pair.prompts([formed(i) for i in items], max_length)
+
     for suite in suites:
         parts: list[Part] = []
         if "scores" in pair.offers:
-            whole = [i for i in suite.items if i.prompt is None or i.reply is not None]
-            asked = _encoded(pair, whole, formed, max_length, allow_truncation)
-            parts += _cut(suite.name, "scores", [(a,) for a in asked], part_tokens)
-            posed = [i for i in suite.items if i.choices is not None]
-            parts += _cut(
-                suite.name,
-                "choices",
-                _choices(pair, posed, formed, max_length, allow_truncation),
-                part_tokens,
-            )
+            whole = [(i,) for i in suite.items if i.prompt is None or i.reply is not None]
+            parts += _parts(suite, "scores", whole, encode, allow_truncation, part_tokens)
+            posed = [_choices(i) for i in suite.items if i.choices is not None]
+            parts += _parts(suite, "choices", posed, encode, allow_truncation, part_tokens)
         if "replies" in pair.offers and generation is not None:
-            prompted = [i for i in suite.items if i.text is None]
-            prompts, left_out = _prompts(pair, prompted, formed, max_length, allow_truncation)
-            cost = samples * generation.max_new_tokens
-            replies = list(_cut(suite.name, "replies", [(a,) for a in prompts], part_tokens, cost))
-            if left_out:
-                first = replies[0] if replies else Part(suite.name, "replies", (), 0)
-                replies[:1] = [replace(first, left_out=tuple(left_out))]
-            parts += replies
+            prompted = [(plain(i),) for i in suite.items if i.text is None]
+            more = samples * generation.max_new_tokens
+            parts += _parts(
+                suite, "replies", prompted, prompts, allow_truncation, part_tokens, more
+            )
         if not parts:
             raise InputError(
                 f"Nothing of the suite {suite.name!r} can be asked of this pair, which offers "
@@ -107,63 +106,61 @@ def plan(
         yield from parts
 
 
-def _encoded(
-    pair: Pair,
-    items: Sequence[Item],
-    formed: Callable[[Item], Item],
-    max_length: int | None,
-    allow_truncation: bool,
-) -> list[Asked]:
-    found = pair.encode([formed(i) for i in items], max_length, allow_truncation)
-    return [Asked(item, encoded) for item, encoded in zip(items, found, strict=True)]
+def _choices(item: Item) -> tuple[Item, ...]:
+    """Every choice as a continuation of the prompt, each under an id of its own."""
+    return tuple(
+        replace(item, id=f"{item.id}{_CHOICE}{k}", reply=choice)
+        for k, choice in enumerate(item.choices or ())
+    )
 
 
-def _prompts(
-    pair: Pair,
-    items: Sequence[Item],
-    formed: Callable[[Item], Item],
-    max_length: int | None,
+def _parts(
+    suite: Suite,
+    way: Way,
+    groups: Sequence[tuple[Item, ...]],
+    read: Callable[[Sequence[Item]], Sequence[Encoded]],
     allow_truncation: bool,
-) -> tuple[list[Asked], list[tuple[Item, str]]]:
-    """The prompts as the pair reads them; where texts may be cut, a prompt that leaves no room for
-    a reply is left out, since half a question is another one.
+    part_tokens: int,
+    more: int = 0,
+) -> list[Part]:
+    """The groups of items that are asked together, as the pair reads them, cut into parts.
+
+    Where texts may be cut, a group of which nothing is left to score, or a prompt that leaves no
+    room for a reply, is left out with its reason; half a question or choice would be another one.
     """
+    left_out: list[tuple[Item, str]] = []
     try:
-        given = pair.prompts([formed(i) for i in items], max_length)
-        return [Asked(plain(i), e) for i, e in zip(items, given, strict=True)], []
+        flat = iter(read([item for group in groups for item in group]))
+        asked = [tuple(Asked(item, next(flat)) for item in group) for group in groups]
     except InputError:
         if not allow_truncation:
             raise
-    asked, left_out = [], []
-    for item in items:
-        try:
-            (encoded,) = pair.prompts([formed(item)], max_length)
-            asked.append(Asked(plain(item), encoded))
-        except InputError as error:
-            left_out.append((plain(item), error.message))
-    return asked, left_out
+        asked = []
+        for group in groups:
+            try:
+                found = zip(group, read(group), strict=True)
+                asked.append(tuple(Asked(item, encoded) for item, encoded in found))
+            except InputError as error:
+                left_out.append((own_item(group[0]), error.message))
+    if way == "choices":
+        cut = [g for g in asked if any(a.encoded.truncated for a in g)]
+        left_out += [(own_item(g[0].item), "A choice does not fit whole.") for g in cut]
+        asked = [g for g in asked if g not in cut]
+    parts = list(_cut(suite.name, way, asked, part_tokens, more))
+    if left_out:
+        first = parts[0] if parts else Part(suite.name, way, (), 0)
+        parts[:1] = [replace(first, left_out=tuple(left_out))]
+    return parts
 
 
-def _choices(
-    pair: Pair,
-    items: Sequence[Item],
-    formed: Callable[[Item], Item],
-    max_length: int | None,
-    allow_truncation: bool,
-) -> list[tuple[Asked, ...]]:
-    """Every item's choices as continuations of its prompt, each under an id of its own."""
-    single = [
-        replace(item, id=f"{item.id}{_CHOICE}{k}", reply=choice)
-        for item in items
-        for k, choice in enumerate(item.choices or ())
-    ]
-    flat = iter(_encoded(pair, single, formed, max_length, allow_truncation))
-    return [tuple(next(flat) for _ in item.choices or ()) for item in items]
+def own_item(item: Item) -> Item:
+    """The item whose choice this is, or the item itself."""
+    return replace(item, id=item.id.partition(_CHOICE)[0]) if _CHOICE in item.id else item
 
 
 def _cut(
     suite: str,
-    way: Literal["scores", "choices", "replies"],
+    way: Way,
     asked: Sequence[tuple[Asked, ...]],
     part_tokens: int,
     more: int = 0,
@@ -191,6 +188,5 @@ def by_item(asked: Sequence[Asked]) -> Iterator[tuple[Item, list[Asked]]]:
     while start < len(asked):
         item = asked[start].item
         own = list(asked[start : start + len(item.choices or ())])
-        item = replace(item, id=item.id.rpartition(_CHOICE)[0])
         start += len(own)
-        yield item, own
+        yield own_item(item), own

@@ -71,19 +71,17 @@ def choose(z: np.ndarray, generation: Generation, u: float) -> int:
         last = int(np.searchsorted(held, generation.top_p * (1 - 1e-12)))
         if last < len(held) or most >= len(z):
             break
-        if generation.top_p == 1 and len(held) and u < held[-1]:  # the rest is not needed
+        if generation.top_p == 1 and u < held[-1]:  # the rest is not needed
             return int(order[np.searchsorted(held, u, side="right")])
     last = min(last, len(held) - 1)
     return int(order[np.searchsorted(held[:last], u * held[last], side="right")])
 
 
 def _ordered(z: np.ndarray, most: int) -> np.ndarray:
-    """The ids of about ``most`` largest logits, largest first, equals by id."""
+    """The ids of the ``most`` largest logits and their equals, largest first, equals by id."""
     if most >= len(z):
         return np.argsort(-z, kind="stable")
-    # not the least of these: others as large may have been left out
-    least = np.partition(z, len(z) - most)[len(z) - most]
-    ids = np.flatnonzero(z > least)
+    ids = np.flatnonzero(z >= np.partition(z, len(z) - most)[len(z) - most])
     return ids[np.argsort(-z[ids], kind="stable")]
 
 
