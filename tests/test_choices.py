@@ -139,6 +139,9 @@ def test_calibration_error_by_hand() -> None:
     sure = np.array([1.0, 1.0, 0.0, 0.75])
     assert expected_calibration_error(sure, np.array([1.0, 1.0, 0.0, 1.0])) == 0.25 / 4
     assert expected_calibration_error(np.ones(4), np.zeros(4)) == 1.0
+    # 0.1 is the upper edge of the first of ten bins, and shares it with 0.05
+    edge = expected_calibration_error(np.array([0.1, 0.05]), np.array([1.0, 0.0]))
+    assert edge == pytest.approx((1 - 0.15) / 2)
     assert expected_calibration_error(np.full(4, 0.5), np.array([1.0, 0, 1, 0])) == 0.0
 
 

@@ -278,6 +278,7 @@ def bullets(relation: str, n: int, marker: str = "bullet") -> tuple[str, dict[st
         ("Do not use the word sea.", [("forbidden_words", {"forbidden_words": ("sea",)})]),
         ('Write it without saying "sea".', [("forbidden_words", {"forbidden_words": ("sea",)})]),
         ('The word "sea" must not appear.', [("forbidden_words", {"forbidden_words": ("sea",)})]),
+        ("The word sea cannot appear.", [("forbidden_words", {"forbidden_words": ("sea",)})]),
         (
             "Don't use the letter e.",
             [
@@ -326,6 +327,8 @@ def test_plain_words_are_understood(
         "Write a two-sentence hook for a story in five sentences.",
         'Do not end with "Good night".',
         "Don't answer yes or no.",
+        "The word sea may appear.",
+        "Write exactly two paragraphs, divided by ***.",
         "Do not write in capital letters.",
         "Answer without using bullet points.",
         "Do not reply in JSON.",

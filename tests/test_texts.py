@@ -211,6 +211,8 @@ def slow_loop(text: str) -> bool:
             length += 1
         if length >= 3 * period and length >= 50:
             return True
+        if length >= 6 * period and length >= 20 and text[len(text) - period :].strip(" -"):
+            return True
     return False
 
 
@@ -239,9 +241,15 @@ def test_text_without_spaces_is_counted_in_characters(text: str) -> None:
     assert longest_repeated_span(ASKED, Reply(text)) == slow_longest(list(text))
 
 
+def test_a_rule_of_dashes_is_no_loop_and_a_short_one_of_words_is() -> None:
+    assert degenerate(ASKED, Reply("A list\n" + "-" * 40)) == 0
+    assert degenerate(ASKED, Reply("Class is" + " 10 x" * 8)) == 1
+    assert degenerate(ASKED, Reply("ha ha ha ha ha")) == 0
+
+
 @given(
     st.text("xyz", max_size=9),
-    st.text("ab ", min_size=1, max_size=30),
+    st.text("ab -", min_size=1, max_size=30),
     st.integers(0, 9),
     st.text("ab", max_size=3),
 )

@@ -131,7 +131,7 @@ def judge(
     """The verdict of one measure: the first that holds, effects turned so that positive is better.
 
     - ``degraded``: the interval's upper end < −m.
-    - ``same``: the interval lies inside ±m.
+    - ``same``: the interval lies inside ±m; where m is 0, it is 0 itself.
     - ``better``: p after Holm < .05, and the effect positive.
     - ``preserved``: the lower end > −m.
     - ``shifted``: without a direction, the interval beyond ±m; a divergence above its floor.
@@ -186,6 +186,8 @@ def judge(
     above_floor = floor is not None and estimate.effect > floor
     if over_worst is not None and over_best is not None:
         inside = over_worst[0] > 0 > over_best[1]
+        if m == 0:  # no margin was stated: only what moved nowhere at all is the same
+            inside = estimate.low == estimate.high == 0
         if direction and over_worst[1] < 0:
             return verdict("degraded", f"Worse than base by more than {size}")
         if inside and headroom:

@@ -7,7 +7,7 @@ stored as ``summary.json``, and that the terminal's scorecard is drawn from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import fsum
 from typing import Any
@@ -161,7 +161,7 @@ def _axes(
         return {}
     questions = {
         axis: Question(
-            partial(_estimate, rows, seed),
+            partial(_estimate, rows, measures[name], seed),
             1 if measures[name].direction > 0 else -1,
             measures[name].shown_margin,
             measures[name].unit,
@@ -197,16 +197,15 @@ def _failed(table: Table, axis: str, name: str) -> int:
     return sum(row.effect_sum is None for row in rows)
 
 
-def _estimate(rows: Sequence[Row], seed: int, level: float) -> Estimate:
+def _estimate(rows: Sequence[Row], m: _Measure, seed: int, level: float = 0.95) -> Estimate:
     """Groups of different suites are different groups, whatever their ids."""
-    return estimate_ratio(
-        [f"{row.suite}\x00{row.group}" for row in rows],
-        [row.effect_sum or 0.0 for row in rows],
-        [row.count for row in rows],
-        signed=True,
-        seed=seed,
-        level=level,
-    )
+    groups = [f"{row.suite}\x00{row.group}" for row in rows]
+    counts = [row.count for row in rows]
+    if rows[0].base_sum is not None:
+        base, tuned = ([getattr(r, f"{s}_sum") or 0.0 for r in rows] for s in ("base", "tuned"))
+        return estimate_outcomes(groups, base, tuned, counts, seed=seed, level=level)
+    effects = [row.effect_sum or 0.0 for row in rows]
+    return estimate_ratio(groups, effects, counts, signed=m.direction != 0, seed=seed, level=level)
 
 
 def _measures(
@@ -221,8 +220,8 @@ def _measures(
     estimates: dict[tuple[str, str], Estimate] = {}
     for key, own in table.items():
         kept = [row for row in own if row.effect_sum is not None]
-        if kept:
-            estimates[key] = _secondary(kept, measures[key[1]], seed)
+        if kept and measures[key[1]].pool == "mean":  # a root of means is `check`'s
+            estimates[key] = _estimate(kept, measures[key[1]], seed)
     signed = [key for key, e in estimates.items() if e.p is not None]
     adjusted = dict(
         zip(signed, benjamini_hochberg([estimates[k].p or 0.0 for k in signed]), strict=True)
@@ -235,8 +234,10 @@ def _measures(
         base = _pooled(kept, "base_sum")
         guessed = chances.get(suite) if name.startswith("choice_accuracy") else None
         divergence = m.direction == 0 and base is None
+        # how far from always, since agreement is the one divergence whose zero is not 0
+        judged = _complement(estimate) if name == "top1_agreement" else estimate
         verdict = judge(
-            estimate,
+            judged,
             direction=-1 if m.direction < 0 else 1 if m.direction > 0 else 0,
             margin=m.margin,
             adjusted_p=adjusted.get((suite, name)),
@@ -252,7 +253,7 @@ def _measures(
             "margin": m.margin,
             "base": base,
             "tuned": _pooled(kept, "tuned_sum"),
-            **_figures(effect, adjusted.get((suite, name))),
+            **_figures(estimate, adjusted.get((suite, name))),
             "verdict": verdict.code,
             "reason": verdict.reason,
             "more_groups": None if effect.more_groups is None else list(effect.more_groups),
@@ -267,13 +268,10 @@ def _measures(
     return found
 
 
-def _secondary(rows: Sequence[Row], m: _Measure, seed: int) -> Estimate:
-    groups, counts = [row.group for row in rows], [row.count for row in rows]
-    if rows[0].base_sum is not None:
-        base, tuned = ([getattr(r, f"{s}_sum") or 0.0 for r in rows] for s in ("base", "tuned"))
-        return estimate_outcomes(groups, base, tuned, counts, seed=seed)
-    effects = [row.effect_sum or 0.0 for row in rows]
-    return estimate_ratio(groups, effects, counts, signed=m.direction != 0, seed=seed)
+def _complement(e: Estimate) -> Estimate:
+    """Of a share, the share that is not."""
+    low, high = (None if end is None else 1 - end for end in (e.high, e.low))
+    return replace(e, effect=1 - e.effect, low=low, high=high)
 
 
 def _figures(estimate: Estimate, adjusted: float | None) -> dict[str, Any]:

@@ -75,8 +75,8 @@ _NEGATION = (
 _USE = r"(?:us(?:e|ing)|includ(?:e|ing)|mention(?:ing)?|contain(?:ing)?|say(?:ing)?|writ(?:e|ing))"
 _EXCLUDE = re.compile(rf"{_NEGATION} (?:ever )?(?:{_USE} )?(?:any of )?{_THING}", re.IGNORECASE)
 _APPEAR = re.compile(
-    rf"\bthe (?:key ?)?word (?P<what>{_QUOTE}|[a-z]+) (?:should|must|can|may)"
-    r"(?P<no> not|n[’']t)? (?:only )?(?:appear|be (?:used|included|mentioned))",
+    rf"\bthe (?:key ?)?word (?P<what>{_QUOTE}|[a-z]+) (?:should|must|(?:can|may)(?= ?not))"
+    r"(?P<no> ?not|n[’']t)? (?:only )?(?:appear|be (?:used|included|mentioned))",
     re.IGNORECASE,
 )
 _LETTER = re.compile(
