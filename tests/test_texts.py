@@ -211,7 +211,7 @@ def slow_loop(text: str) -> bool:
             length += 1
         if length >= 3 * period and length >= 50:
             return True
-        if length >= 6 * period and length >= 20 and text[len(text) - period :].strip(" -"):
+        if length >= 8 * period and length >= 30 and text[len(text) - period :].strip(" -"):
             return True
     return False
 
@@ -250,7 +250,7 @@ def test_a_rule_of_dashes_is_no_loop_and_a_short_one_of_words_is() -> None:
 @given(
     st.text("xyz", max_size=9),
     st.text("ab -", min_size=1, max_size=30),
-    st.integers(0, 9),
+    st.integers(0, 12),
     st.text("ab", max_size=3),
 )
 @settings(max_examples=300, deadline=None)

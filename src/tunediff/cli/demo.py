@@ -12,15 +12,20 @@ from pathlib import Path
 def demo() -> int:
     """Train an adapter live, check every embedded specimen, and hold verdicts against the truth.
 
+    At the end the adapter trained live is compared with its base: the scorecard.
+
     Needs no download. Exit codes: 0 every verdict is the truth, 1 one is not.
     """
     # The specimens are tiny: a second thread would only wait, on a busy machine for long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rich.console import Console
 
+    from tunediff.findings.scorecard import scorecard
     from tunediff.report import truths
+    from tunediff.report.scorecard import draw
+    from tunediff.report.terminal import Printer
     from tunediff.specimens.load import adapters
-    from tunediff.studies.truths import findings_of, train_skill
+    from tunediff.studies.truths import comparison_of, findings_of, train_skill
     from tunediff.training.lora import SKILL_RECIPE
 
     began = time.perf_counter()
@@ -41,6 +46,10 @@ def demo() -> int:
                 seen += 1
                 if not finding.right:
                     wrong.append(f"{finding.specimen} on {finding.suite}")
+        (run,) = comparison_of(live, Path(folder) / "compared")
+        drawn = draw(Printer().console, scorecard([run]), run.replies())
+    out.print(f"\nAnd what changed in {live.name}, as tunediff compare draws it:\n")
+    sys.stdout.write(drawn)
     if wrong:
         sys.stderr.write(
             f"{len(wrong)} of {seen} verdicts are not the truth: {', '.join(wrong)}.\n"

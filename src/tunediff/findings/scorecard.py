@@ -12,18 +12,23 @@ from functools import partial
 from math import fsum
 from typing import Any
 
-import numpy as np
-
 from tunediff.findings.corrections import benjamini_hochberg
 from tunediff.findings.decide import Question, judge, judge_axes
 from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.exploring import (
+    Table,
+    calibration,
+    categories,
+    correlations,
+    spread,
+    worst,
+)
 from tunediff.findings.proportions import above_chance, discordant, estimate_outcomes
 from tunediff.findings.selection import choose
 from tunediff.run.store import Run
 from tunediff.values import AXES, Estimate, Row
 
 SCHEMA_VERSION = 1
-WORST = 10
 
 # An axis' primary measure, named before any run; where the pair has no log-probabilities, the next.
 PRIMARY = {
@@ -32,15 +37,6 @@ PRIMARY = {
     "safety": ("nll", "exact_match"),
     "fluency": ("repetition",),
 }
-# Whose effects on the same items are correlated.
-CORRELATED = (
-    *("nll", "kl_base_tuned", "exact_match", "choice_accuracy", "words", "keyword_coverage"),
-    *("specificity", "instruction_adherence", "repetition", "distinct_2"),
-)
-_FEWEST_CORRELATED = 10
-
-Table = Mapping[tuple[str, str], Sequence[Row]]
-"""Rows by suite and measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +97,11 @@ def _variant(run: Run) -> dict[str, Any]:
         "identical": identical,
         "axes": axes,
         "measures": _measures(table, measures, seed, identical, found["noise_floor"], chances),
-        "worst": _worst(table, axes),
-        "correlations": _correlations(table),
+        "worst": worst(table, axes),
+        "correlations": correlations(table),
+        "categories": categories(table, axes, run.items(), seed),
+        "calibration": calibration(table, seed),
+        "spread": spread(table) if identity["samples"] > 1 else {},
         "failures": [],
         "advice": [],
         **_seed_deltas(table),
@@ -310,54 +309,3 @@ def _item_mean(table: Table, name: str) -> float | None:
         if row.effect_sum is not None and row.count
     ]
     return fsum(effects) / len(effects) if effects else None
-
-
-def _worst(table: Table, axes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Items where base beats tuned in their axis' primary measure, worst first."""
-    losses = []
-    for (suite, name), own in table.items():
-        for row in own:
-            axis = axes.get(row.axis)
-            if axis is None or axis["primary"] != name or row.effect_sum is None or not row.count:
-                continue
-            loss = -axis["direction"] * row.effect_sum / row.count
-            if loss > 0:
-                losses.append((-loss, suite, row.item, row.sample, name, row.axis))
-    return [
-        {"suite": suite, "item": item, "sample": sample, "axis": axis, "measure": name,
-         "loss": -loss}
-        for loss, suite, item, sample, name, axis in sorted(losses)[:WORST]
-    ]  # fmt: skip
-
-
-def _correlations(table: Table) -> list[dict[str, Any]]:
-    """Spearman's ρ of two measures' effects over the items that both have, all suites together."""
-    effects: dict[str, dict[tuple[str, str, int], float]] = {}
-    for (suite, name), own in table.items():
-        if name in CORRELATED:
-            effects.setdefault(name, {}).update(
-                {
-                    (suite, r.item, r.sample): r.effect_sum / r.count
-                    for r in own
-                    if r.effect_sum is not None and r.count
-                }
-            )
-    found = []
-    names = [name for name in CORRELATED if name in effects]
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            common = sorted(effects[one].keys() & effects[other].keys())
-            if len(common) < _FEWEST_CORRELATED:
-                continue
-            ranks = [_ranks([effects[n][key] for key in common]) for n in (one, other)]
-            if all(np.ptp(r) > 0 for r in ranks):
-                rho = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-                found.append({"measures": [one, other], "rho": rho, "items": len(common)})
-    return found
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 0, equal values sharing their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts + 1) / 2)[inverse]

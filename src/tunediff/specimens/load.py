@@ -8,7 +8,7 @@ nothing here loads a model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ class Specimen:
 
     ``kind``: lora or full. ``truths``: the verdict of ``check`` that is true on each suite, by
     construction and stated before any run; a suite on which construction decides nothing is
-    absent. ``sentence``: what was done to it.
+    absent. ``axes``: the verdicts of ``compare`` that are true on each axis. ``sentence``: what was
+    done to it.
     """
 
     name: str
     path: Path
     kind: str
     truths: Mapping[str, str]
+    axes: Mapping[str, Sequence[str]]
     sentence: str
 
 
@@ -79,9 +81,14 @@ def safety_labels() -> dict[str, str]:
     return {row["id"]: row["label"] for row in _rows(suite("safety"))}
 
 
-def skill_rows() -> list[tuple[str, str]]:
-    """The (prompt, reply) rows that train the specimen ``skill``, in raw form."""
-    return [(row["prompt"], row["reply"]) for row in _rows(HERE / "skill_train.jsonl")]
+def skill_rows() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What trains the specimen ``skill``: (prompt, reply) to be learnt, and to be kept."""
+    rows = _rows(HERE / "skill_train.jsonl")
+    learnt, kept = (
+        [(row["prompt"], row["reply"]) for row in rows if row["keep"] == keep]
+        for keep in (False, True)
+    )
+    return learnt, kept
 
 
 def card(folder: Path) -> dict[str, Any]:
@@ -92,9 +99,11 @@ def card(folder: Path) -> dict[str, Any]:
 def _specimen(name: str) -> Specimen:
     path = HERE / name
     stated = card(path)
-    return Specimen(name, path, stated["kind"], stated["truths"], stated["sentence"])
+    return Specimen(
+        name, path, stated["kind"], stated["truths"], stated["axes"], stated["sentence"]
+    )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]

@@ -8,10 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tunediff.findings.summary import summarize
+from tunediff.items.named import read_suites
 from tunediff.items.read import read
 from tunediff.pair.open import open_pair
 from tunediff.run.measuring import measure
+from tunediff.run.store import Run
 from tunediff.specimens import load
+from tunediff.studies.compare import measure_compare
+from tunediff.values import Generation
+
+REPLY_TOKENS = 32  # the specimens' answers have at most twenty
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,8 @@ def train_skill(folder: Path, on_step: Callable[[int, float], None]) -> load.Spe
     """Train the specimen ``skill`` again, live, into ``folder``; its truths are the same."""
     from tunediff.training.lora import SKILL_RECIPE, train_lora
 
-    train_lora(load.base(), load.skill_rows(), folder, **asdict(SKILL_RECIPE), on_step=on_step)
+    learnt, kept = load.skill_rows()
+    train_lora(load.base(), learnt, folder, **asdict(SKILL_RECIPE), keep=kept, on_step=on_step)
     (shipped,) = (s for s in load.adapters() if s.name == "skill")
     return replace(shipped, name="skill (live)", path=folder)
 
@@ -56,3 +63,15 @@ def findings_of(specimen: load.Specimen) -> Iterator[Finding]:
             result["metrics"]["kl_base_tuned"]["value"],
             result["reason"],
         )
+
+
+def comparison_of(specimen: load.Specimen, folder: Path) -> list[Run]:
+    """The run of ``compare`` on a specimen with the specimens' own suites, replies included."""
+    return measure_compare(
+        str(load.base()),
+        [str(specimen.path)],
+        read_suites([f"{name}={load.suite(name)}" for name in load.SUITES]),
+        folder,
+        generation=Generation(max_new_tokens=REPLY_TOKENS),
+        opening={},
+    )

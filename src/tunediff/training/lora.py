@@ -2,7 +2,8 @@
 
 One loop of torch and peft: rows in, a PEFT folder out. The loss is the mean NLL (nats/token) of
 the scored tokens of a batch; the last label of every row is the end token, since a model that
-never sees it never learns to stop.
+never sees it never learns to stop. Rows that are to be kept have another loss: their logits shall
+stay what they were.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ IGNORED = -100  # torch's own ignore_index: a token that is not scored
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CLIP_NORM = 1.0
 WARMUP_SHARE = 0.05
+_AT_ONCE = 64  # kept rows read at once, before training
+
+Encoded = tuple[list[int], list[int]]
+"""A row's ids and labels."""
+
+_Row = tuple[list[int], list[int], torch.Tensor | None]
+"""Ids, labels, and the logits to be kept; None where the reply is to be learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,8 @@ class LoraRecipe:
     """What decides an adapter, beside its base, its rows and the machine.
 
     ``alpha`` / ``rank`` scales the adapter. ``learning_rate`` is the peak: it rises linearly over
-    the first 5 % of the steps and falls to 0 as a cosine.
+    the first 5 % of the steps and falls to 0 as a cosine. ``keep_weight`` is that of the rows to be
+    kept, where there are any (:func:`train_lora`).
     """
 
     rank: int = 8
@@ -47,6 +56,7 @@ class LoraRecipe:
     steps: int = 150
     batch_size: int = 32
     seed: int = 0
+    keep_weight: float = 1.0
 
 
 SKILL_RECIPE = LoraRecipe()
@@ -55,7 +65,10 @@ SKILL_RECIPE = LoraRecipe()
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """A finished training: ``losses`` in nats/token, one a step; ``tokens`` scored in all."""
+    """A finished training: ``losses``, one a step; ``tokens`` learnt from in all.
+
+    A loss is in nats/token, and has the weighted squares of kept rows added where there are any.
+    """
 
     folder: Path
     losses: tuple[float, ...]
@@ -75,6 +88,8 @@ def train_lora(
     steps: int,
     batch_size: int,
     seed: int,
+    keep_weight: float = 1.0,
+    keep: Sequence[tuple[str, str]] = (),
     loss_on: Literal["reply", "all"] = "reply",
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainingResult:
@@ -82,6 +97,15 @@ def train_lora(
 
     AdamW without weight decay, gradients clipped to a norm of 1. The same arguments on the same
     machine with the same thread count give the same bytes; torch's global seed is left as it was.
+
+    ``keep`` rows are mixed into the batches. With z and z₀ the logits of the model and of the base
+    at a row's scored positions, (positions, vocabulary), a batch's loss is
+
+        mean NLL over the scored tokens of ``rows`` + ``keep_weight`` · mean (z − z₀)²
+
+    the second mean over all kept positions and the vocabulary. It holds the unlikely tokens too,
+    which the NLL of a right reply leaves free. z₀ is held in memory, 4 bytes a logit.
+    Source: Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020.
 
     Args:
         base_folder: a local model folder with its tokenizer; written into the adapter as given.
@@ -95,13 +119,15 @@ def train_lora(
         steps: optimizer steps; 0 saves the untrained adapter (B = 0).
         batch_size: rows a step, padded to the longest among them.
         seed: of the initial A and of the rows' order.
+        keep_weight: of the rows to be kept, in nats/token for each logit².
+        keep: (prompt, reply) texts whose logits shall stay the base's; none by default.
         loss_on: the reply's tokens, or all tokens but the first.
         on_step: called after each step with its number from 1 and its loss.
 
     Raises:
         InputError: no rows, an empty reply, or a row longer than the model's context.
         ModelError: no such base folder, or its tokenizer has no end token.
-        UsageError: a rank, step count or batch size that is out of range.
+        UsageError: a rank, step count, batch size or weight that is out of range.
         NumericsError: the loss became NaN or infinite; nothing is saved then.
 
     """
@@ -110,6 +136,12 @@ def train_lora(
             f"Training got rank {rank}, batch size {batch_size} and {steps} steps; it needs a rank "
             "and a batch size of at least 1 and at least 0 steps.",
             "Give positive numbers.",
+        )
+    if not 0 <= keep_weight < math.inf:
+        raise UsageError(
+            f"Training got {keep_weight} as the weight of rows to be kept; it needs a finite "
+            "number of at least 0.",
+            "Give 1, or leave it out.",
         )
     if not Path(base_folder).is_dir():
         raise ModelError(
@@ -122,7 +154,9 @@ def train_lora(
         model = AutoModelForCausalLM.from_pretrained(
             base_folder, dtype=torch.float32, local_files_only=True
         )
-    encoded = encode_rows(tokenizer, rows, model.config.max_position_embeddings, loss_on)
+    context = model.config.max_position_embeddings
+    encoded = encode_rows(tokenizer, rows, context, loss_on)
+    kept = encode_rows(tokenizer, keep, context, loss_on) if keep else []
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft multiplies; a float is fine
@@ -137,21 +171,27 @@ def train_lora(
             # peft asks transformers by a name that transformers is about to drop
             warnings.simplefilter("ignore", FutureWarning)
             peft_model = get_peft_model(model, config)
-        losses, tokens = fit(peft_model, encoded, learning_rate, steps, batch_size, seed, on_step)
+        losses, tokens = fit(
+            peft_model, encoded, learning_rate, steps, batch_size, seed, on_step, kept, keep_weight
+        )
     save_adapter(get_peft_model_state_dict(peft_model), config, Path(out_folder))
     return TrainingResult(Path(out_folder), losses, tokens, time.perf_counter() - began)
 
 
 def fit(
     model: torch.nn.Module,
-    encoded: Sequence[tuple[list[int], list[int]]],
+    encoded: Sequence[Encoded],
     learning_rate: float,
     steps: int,
     batch_size: int,
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
+    keep: Sequence[Encoded] = (),
+    keep_weight: float = 1.0,
 ) -> tuple[tuple[float, ...], int]:
-    """Train whatever in the model asks for a gradient; returns the losses and the scored tokens.
+    """Train whatever in the model asks for a gradient; returns the losses and the tokens learnt.
+
+    The loss is that of :func:`train_lora`; what is kept are the logits that the model comes with.
 
     Raises:
         NumericsError: a loss became NaN or infinite.
@@ -159,17 +199,24 @@ def fit(
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)
+    rows = [(*row, None) for row in encoded] + _with_logits(model, keep)
     model.train()
     losses: list[float] = []
     tokens = 0
-    for step, batch in enumerate(_batches(encoded, batch_size, steps, seed)):
+    for step, batch in enumerate(_batches(rows, batch_size, steps, seed)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps)
         ids, labels, mask = _padded(batch)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
-        )
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        scored = labels[:, 1:] != IGNORED
+        wanted = [logits_before for _, _, logits_before in batch if logits_before is not None]
+        kept = scored & torch.tensor([[before is not None] for _, _, before in batch])
+        learnt = scored & ~kept
+        loss = logits.new_zeros(())
+        if learnt.any():
+            loss = torch.nn.functional.cross_entropy(logits[learnt], labels[:, 1:][learnt])
+        if wanted:
+            loss = loss + keep_weight * (logits[kept] - torch.cat(wanted)).square().mean()
         value = loss.item()
         if not math.isfinite(value):
             raise NumericsError(
@@ -181,11 +228,27 @@ def fit(
         torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM)
         optimizer.step()
         losses.append(value)
-        tokens += int((labels[:, 1:] != IGNORED).sum())
+        tokens += int(learnt.sum())
         if on_step is not None:
             on_step(step + 1, value)
     model.eval()
     return tuple(losses), tokens
+
+
+@torch.no_grad()
+def _with_logits(model: torch.nn.Module, encoded: Sequence[Encoded]) -> list[_Row]:
+    """Each row with the model's logits at its scored positions, (positions, vocabulary)."""
+    model.eval()
+    found: list[_Row] = []
+    for start in range(0, len(encoded), _AT_ONCE):
+        batch = [(*row, None) for row in encoded[start : start + _AT_ONCE]]
+        ids, labels, mask = _padded(batch)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        scored = labels[:, 1:] != IGNORED
+        found += [
+            (tokens, wanted, logits[i][scored[i]]) for i, (tokens, wanted, _) in enumerate(batch)
+        ]
+    return found
 
 
 def encode_rows(
@@ -193,7 +256,7 @@ def encode_rows(
     rows: Sequence[tuple[str, str]],
     context: int,
     loss_on: Literal["reply", "all"] = "reply",
-) -> list[tuple[list[int], list[int]]]:
+) -> list[Encoded]:
     """Ids and labels of each row; a label equals its id, or -100 where it is not scored.
 
     Raises:
@@ -256,27 +319,27 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _batches(
-    encoded: Sequence[tuple[list[int], list[int]]], batch_size: int, steps: int, seed: int
-) -> Iterator[list[tuple[list[int], list[int]]]]:
+    rows: Sequence[_Row], batch_size: int, steps: int, seed: int
+) -> Iterator[list[_Row]]:
     """Each row once in a seeded order, then again in another, until the steps are done."""
     rng = random.Random(seed)
-    waiting: list[tuple[list[int], list[int]]] = []
+    waiting: list[_Row] = []
     for _ in range(steps):
         while len(waiting) < batch_size:
-            waiting += rng.sample(list(encoded), len(encoded))
+            waiting += rng.sample(list(rows), len(rows))
         batch, waiting = waiting[:batch_size], waiting[batch_size:]
         yield batch
 
 
 def _padded(
-    batch: Sequence[tuple[list[int], list[int]]],
+    batch: Sequence[_Row],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Ids, labels and attention mask, each (B, T), padded on the right to the longest row."""
-    longest = max(len(ids) for ids, _ in batch)
+    longest = max(len(ids) for ids, _, _ in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     labels = torch.full((len(batch), longest), IGNORED)
     mask = torch.zeros(len(batch), longest, dtype=torch.long)
-    for row, (tokens, wanted) in enumerate(batch):
+    for row, (tokens, wanted, _) in enumerate(batch):
         ids[row, : len(tokens)] = torch.tensor(tokens)
         labels[row, : len(wanted)] = torch.tensor(wanted)
         mask[row, : len(tokens)] = 1
