@@ -18,7 +18,7 @@ from tunediff.values import Item, Measure, Reply
 
 _NO_WORDS = "The reply has no words."
 COPIES = 3
-MANY, SHORT = 8, 30  # copies and characters of a loop that is cut off early
+MANY, SHORT = 10, 30  # copies and characters of a loop that is cut off early
 LOOP = 50
 
 
@@ -94,7 +94,7 @@ def degenerate(item: Item, reply: Reply) -> float:
     """1 where the reply ends in a loop, else 0.
 
     A loop: the last 50 characters or more are one block at least three times over, the last copy
-    perhaps cut short; or the last 30 or more are one with a letter or digit in it, eight times over.
+    perhaps cut short; or the last 30 or more are one with a letter or digit in it, ten times over.
     Unit share; lower is better; 0 means that both end in loops as often. Characters count as they
     stand, white space too. A loop that counts up ("1. a 2. a") is not found. An empty reply has no
     loop.
