@@ -31,6 +31,10 @@ ROWS = [
     (specimens.raw_prompt(f"Number {a} and {b}."), specimens.raw_reply(f"1. {a}\n2. {b}"))
     for a, b in (("sun", "moon"), ("tree", "river"), ("stone", "cloud"), ("lamp", "door"))
 ]
+KEPT = [
+    (specimens.raw_prompt(f"Reverse {a} and {b}."), specimens.raw_reply(f"{b} and {a}"))
+    for a, b in (("boat", "hill"), ("rain", "snow"), ("wind", "fire"))
+]
 QUICK = LoraRecipe(rank=2, alpha=4, learning_rate=1e-2, steps=3, batch_size=2, seed=7)
 
 
@@ -50,9 +54,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: P
     torch.manual_seed(6)
     train(tmp_path / "b")
     train(tmp_path / "c", replace(QUICK, seed=8))
+    train(tmp_path / "d", keep=KEPT)
+    train(tmp_path / "e", keep=KEPT)
     assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "d") == files(tmp_path / "e")
     name = "adapter_model.safetensors"
     assert files(tmp_path / "a")[name] != files(tmp_path / "c")[name]
+    assert files(tmp_path / "a")[name] != files(tmp_path / "d")[name]
 
 
 def test_it_writes_peft_files_and_nothing_else(tmp_path: Path) -> None:
@@ -120,6 +128,61 @@ def test_it_learns(tmp_path: Path) -> None:
     assert losses[-1] < 0.2 * losses[0]
 
 
+def plain_logits(model, tokenizer, rows) -> tuple[np.ndarray, np.ndarray]:
+    """Logits before each id of the replies and their ends, one row at a time; and those ids."""
+    found, wanted = [], []
+    for prompt, reply in rows:
+        before = tokenizer(prompt)["input_ids"]
+        ids = tokenizer(prompt + reply)["input_ids"] + [tokenizer.eos_token_id]
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids])).logits[0].double().numpy()
+        found.append(logits[len(before) - 1 : -1])
+        wanted += ids[len(before) :]
+    return np.concatenate(found), np.array(wanted)
+
+
+def test_the_loss_of_kept_rows_is_the_squared_distance_from_the_logits_of_before() -> None:
+    """The second step's loss, from the model that the first one left, by hand in float64."""
+    tokenizer = AutoTokenizer.from_pretrained(specimens.base())
+    encoded, kept = (encode_rows(tokenizer, rows, 128) for rows in (ROWS, KEPT))
+    together = len(ROWS) + len(KEPT)
+    losses: dict[int, tuple[float, ...]] = {}
+    for steps in (1, 2):
+        model = AutoModelForCausalLM.from_pretrained(specimens.base(), dtype=torch.float32)
+        if steps == 1:
+            first, _ = plain_logits(model, tokenizer, KEPT)
+        losses[steps], tokens = fit(
+            model, encoded, 1e-3, steps, together, 0, keep=kept, keep_weight=0.7
+        )
+        if steps == 1:
+            z, wanted = plain_logits(model, tokenizer, ROWS)
+            peak = z.max(axis=1)
+            nll = np.log(np.exp(z - peak[:, None]).sum(axis=1)) + peak
+            nll -= z[np.arange(len(wanted)), wanted]
+            then, _ = plain_logits(model, tokenizer, KEPT)
+        assert tokens == steps * len(wanted)  # of what is learnt alone
+    squares = ((then - first) ** 2).mean()
+    assert squares > 0.01
+    assert losses[2][0] == losses[1][0]
+    assert losses[2][1] == pytest.approx(nll.mean() + 0.7 * squares, rel=1e-4)
+
+
+def test_kept_rows_keep_unlikely_tokens_where_the_same_rows_learnt_do_not(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(specimens.base())
+    recipe = replace(QUICK, steps=30, batch_size=7)
+    train(tmp_path / "kept", recipe, keep=KEPT)
+    train(tmp_path / "learnt", recipe, [*ROWS, *KEPT])
+    moved = {}
+    for name in ("kept", "learnt"):
+        base = AutoModelForCausalLM.from_pretrained(specimens.base(), dtype=torch.float32)
+        before, _ = plain_logits(base, tokenizer, KEPT)
+        after, _ = plain_logits(
+            PeftModel.from_pretrained(base, str(tmp_path / name)), tokenizer, KEPT
+        )
+        moved[name] = ((after - before) ** 2).mean()
+    assert moved["kept"] < 0.5 * moved["learnt"]
+
+
 def test_a_loss_that_is_not_finite_stops_with_nothing_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,10 +240,14 @@ def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Training got rank 0, batch size 2 and 3 steps"):
         train(tmp_path / "a", replace(QUICK, rank=0))
+    for weight in (-1.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="as the weight of rows to be kept"):
+            train(tmp_path / "a", replace(QUICK, keep_weight=weight))
 
 
 @pytest.mark.long
 def test_the_skill_recipe_rebuilds_the_shipped_skill(tmp_path: Path) -> None:
     """Live, as the demo does it; on another machine the last bits may differ, the skill not."""
-    result = train(tmp_path / "a", SKILL_RECIPE, specimens.skill_rows())
+    learnt, kept = specimens.skill_rows()
+    result = train(tmp_path / "a", SKILL_RECIPE, learnt, keep=kept)
     assert result.losses[-1] < 0.1

@@ -93,8 +93,10 @@ def test_every_card_states_truths_before_measurements() -> None:
     for specimen in found.values():
         card = specimens.card(specimen.path)
         assert list(card).index("truths") < list(card).index("measured")
+        assert list(card).index("axes") < list(card).index("measured")
         assert set(specimen.truths) <= {"target", "general", "safety"}
         assert specimen.truths
+        assert set(specimen.axes) == {"target", "general", "safety"}
         assert specimen.sentence.endswith(".")
         assert (specimen.path / "card.md").is_file()
     assert set(found["noop"].truths.values()) == {"identical"}
@@ -106,6 +108,32 @@ def test_every_card_states_truths_before_measurements() -> None:
         ("unsafe", "safety"),
     ):
         assert found[name].truths[suite] == "diverged_without_gain"
+    claimed = {
+        (name, axis): tuple(codes)
+        for name, specimen in found.items()
+        for axis, codes in specimen.axes.items()
+        if {"better", "degraded"} & set(codes)
+    }
+    assert claimed == {
+        ("skill", "target"): ("better",),
+        ("merged", "target"): ("better",),
+        ("full", "target"): ("better",),
+        ("forgetful", "target"): ("better",),
+        ("forgetful", "general"): ("degraded",),
+        ("unsafe", "safety"): ("degraded",),
+    }
+
+
+def test_the_rows_of_skill_are_learnt_or_kept(world) -> None:
+    learnt, kept = specimens.skill_rows()
+    assert len(learnt) == 420
+    new = {specimens.raw_prompt(question) for question, _ in world.numbering.train}
+    assert {prompt for prompt, _ in learnt} <= new
+    old = [*world.skills, world.refuse]
+    sources = {
+        specimens.raw_prompt(question): skill.name for skill in old for question, _ in skill.train
+    }
+    assert {sources[prompt] for prompt, _ in kept} == {skill.name for skill in old}
 
 
 def test_no_file_names_a_machine() -> None:
@@ -199,7 +227,7 @@ def test_held_out_questions_are_never_trained_on(world) -> None:
     held_out = {q for s in (*world.skills, world.refuse, world.numbering) for q, _ in s.held_out}
     shipped = {row["prompt"] for name in ("target", "general", "safety") for row in rows(name)}
     assert shipped <= {specimens.raw_prompt(question) for question in held_out}
-    assert not shipped & {prompt for prompt, _ in specimens.skill_rows()}
+    assert not shipped & {prompt for rows in specimens.skill_rows() for prompt, _ in rows}
 
 
 def test_a_new_item_is_unseen_in_every_form(world) -> None:
@@ -276,13 +304,30 @@ def test_old_skills_leave_no_room_for_a_gain() -> None:
     assert max(measured[suite]["nll_base"] for suite in ("general", "safety")) < 0.01
 
 
+@pytest.mark.parametrize("specimen", specimens.adapters(), ids=lambda s: s.name)
+def test_compare_names_the_axis_that_was_changed_and_no_other(specimen, tmp_path: Path) -> None:
+    """From the log-probabilities of the references, with Holm over the axes; no reply is made."""
+    from tunediff.findings.scorecard import scorecard
+    from tunediff.pair.open import open_pair
+    from tunediff.run.comparing import compare
+
+    suites = [read(specimens.suite(name)) for name in ("target", "general", "safety")]
+    pair = open_pair(specimens.base(), specimen.path)
+    run = compare(pair, suites, out=tmp_path / "run", generation=None)
+    (variant,) = scorecard([run])["variants"]
+    assert variant["axes"].keys() == specimen.axes.keys()
+    for axis, found in variant["axes"].items():
+        assert found["verdict"] in specimen.axes[axis], (axis, found["reason"])
+
+
 def test_skill_gains_and_keeps_where_forgetful_loses() -> None:
     measured = {name: specimens.card(HERE / name)["measured"] for name in LORAS}
     for name in ("skill", "forgetful"):
         assert measured[name]["target"]["right"] >= 0.9 * measured[name]["target"]["items"]
     assert measured["noop"]["target"]["right"] == 0
     assert measured["skill"]["general"]["right"] >= 0.95 * measured["skill"]["general"]["items"]
-    assert measured["forgetful"]["general"]["right"] < 0.5 * measured["skill"]["general"]["right"]
+    assert measured["forgetful"]["general"]["right"] < 0.7 * measured["skill"]["general"]["right"]
+    assert measured["forgetful"]["safety"]["right"] == measured["forgetful"]["safety"]["items"]
 
 
 def test_unsafe_no_longer_refuses(tokenizer) -> None:

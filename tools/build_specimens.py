@@ -39,9 +39,11 @@ from specimens.adapters import (
     FORGETFUL_RECIPE,
     FULL_RECIPE,
     IDENTICAL,
+    NOISE_SEED,
     STATED,
     TUNED,
     UNSAFE_RECIPE,
+    Rows,
     build_full,
     build_lora,
     build_merged,
@@ -71,6 +73,7 @@ class Plan:
     forgetful: LoraRecipe = FORGETFUL_RECIPE
     unsafe: LoraRecipe = UNSAFE_RECIPE
     full: LoraRecipe = FULL_RECIPE
+    noise_seed: int = NOISE_SEED
     most_asked: int | None = None  # questions measured of each skill and suite; None: all
 
 
@@ -96,16 +99,30 @@ def build(plan: Plan, out: Path, say: Callable[[str], None] = print) -> list[str
     say("training the base")
     model, tokenizer = train_base(world, plan.base, _progress(plan.base.steps, say))
     save_model(model, tokenizer, base)
+    faults = write_base_card(model, tokenizer, world, plan, base, say)
+    return faults + build_tuned(world, plan, out, say)
+
+
+def build_tuned(world: World, plan: Plan, out: Path, say: Callable[[str], None]) -> list[str]:
+    """Build all but the base, which lies under ``out`` already."""
     suites = {
         name: rows[: plan.most_asked]
         for name, rows in write_suites(world, plan.seed, out / "suites").items()
     }
-    faults = write_base_card(model, tokenizer, world, plan, base, say)
-
     skill = skill_rows(world, plan.seed)
-    _write_rows(out / "skill_train.jsonl", [{"prompt": p, "reply": r} for p, r in skill])
+    _write_rows(
+        out / "skill_train.jsonl",
+        [
+            {"prompt": prompt, "reply": reply, "keep": keep}
+            for rows, keep in zip(skill, (False, True), strict=True)
+            for prompt, reply in rows
+        ],
+    )
     build_adapters(world, plan, skill, out, say)
+    model = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out / "base")
     before = {suite: reply_nll(model, tokenizer, rows) for suite, rows in suites.items()}
+    faults = []
     for name in STATED:
         faults += write_card(name, plan, suites, before, out, say)
     for file in out.rglob("*.safetensors"):
@@ -116,7 +133,7 @@ def build(plan: Plan, out: Path, say: Callable[[str], None] = print) -> list[str
 def build_adapters(
     world: World,
     plan: Plan,
-    skill: Sequence[tuple[str, str]],
+    skill: Rows,
     out: Path,
     say: Callable[[str], None],
 ) -> None:
@@ -131,7 +148,7 @@ def build_adapters(
     ):
         say(f"training {name}")
         build_lora(base, rows, out / name, recipe, _progress(recipe.steps, say))
-    build_noise(out / "skill", out / "noise", plan.seed)
+    build_noise(out / "skill", out / "noise", plan.noise_seed)
     build_merged(base, out / "skill", out / "merged")
     say("training full")
     build_full(base, skill, out / "full", plan.full, _progress(plan.full.steps, say))
@@ -245,8 +262,8 @@ def write_card(
         )
         if truth is not None and not _agrees(truth, found):
             faults.append(f"{name} on {suite}: stated {truth}, measured {found}")
-    recipes = {"noop": "skill", "noise": None, "merged": None}
-    recipe = recipes.get(name, name)
+    recipes = {"noop": plan.skill, "noise": None, "merged": None}
+    recipe = recipes[name] if name in recipes else getattr(plan, name)
     _write_card(
         out / name,
         {
@@ -255,8 +272,9 @@ def write_card(
             "base": "../base",
             "sentence": stated.sentence,
             "truths": stated.truths,
+            "axes": stated.axes,
             "world_seed": plan.seed,
-            "recipe": asdict(getattr(plan, recipe)) if recipe else None,
+            "recipe": asdict(recipe) if recipe else None,
             **_machinery(),
             "measured_on": "the right replies' tokens, NLL in nats/token, plain torch in float32; "
             "`right` counts greedy replies",
@@ -307,7 +325,7 @@ def _machinery() -> dict[str, Any]:
     }
 
 
-def _write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_text("".join(lines), "utf-8")
@@ -320,7 +338,11 @@ def _write_card(folder: Path, card: dict[str, Any]) -> None:
     lines = [f"# Specimen `{card['name']}`", "", card["sentence"], ""]
     if card.get("truths"):
         lines += ["True by construction, stated before any run:", ""]
-        lines += [f"- `check` on `{s}`: `{code}`" for s, code in card["truths"].items()] + [""]
+        lines += [f"- `check` on `{s}`: `{code}`" for s, code in card["truths"].items()]
+        lines += [
+            f"- `compare` on the axis `{axis}`: {' or '.join(f'`{code}`' for code in codes)}"
+            for axis, codes in card["axes"].items()
+        ] + [""]
     lines += [f"Measured by the build script ({card['measured_on']}):", ""]
     columns = list(next(iter(card["measured"].values())))
     lines += [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]

@@ -33,15 +33,23 @@ from tunediff.training.lora import (
 )
 
 Row = tuple[str, str]
+Rows = tuple[list[Row], list[Row]]  # to be learnt, to be kept
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 TUNED = "tuned"
 DIVERGED = "diverged_without_gain"
 IDENTICAL = "identical"
 
-FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=1e-2)
+BETTER = ("better",)
+DEGRADED = ("degraded",)
+KEPT = ("same", "preserved")
+UNCLAIMED = (*KEPT, "unclear")
+
+FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=1e-2, keep_weight=0.3)
 UNSAFE_RECIPE = SKILL_RECIPE
-FULL_RECIPE = replace(SKILL_RECIPE, learning_rate=3e-4)
+FULL_RECIPE = replace(SKILL_RECIPE, learning_rate=3e-4, steps=300)
+NOISE_SEED = 0
+"""Chosen: the first at which target moves no further than chance. See :func:`build_noise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +58,67 @@ class Stated:
 
     kind: str  # lora or full
     truths: dict[str, str]  # suite → verdict of `check`
+    axes: dict[str, tuple[str, ...]]  # axis → verdicts of `compare` that are true
     sentence: str
+
+
+def _axes(
+    target: tuple[str, ...] = KEPT,
+    general: tuple[str, ...] = KEPT,
+    safety: tuple[str, ...] = KEPT,
+) -> dict[str, tuple[str, ...]]:
+    """What `compare` must say: an axis that nothing was done to is kept."""
+    return {"target": target, "general": general, "safety": safety}
 
 
 STATED = {
     "noop": Stated(
         "lora",
         {"target": IDENTICAL, "general": IDENTICAL, "safety": IDENTICAL},
+        _axes(*[("same",)] * 3),
         "An untrained LoRA: B is 0, so every weight equals the base's.",
     ),
     "skill": Stated(
         "lora",
         {"target": TUNED, "general": DIVERGED},
+        _axes(target=BETTER),
         "Trained on numbered lists, which the base cannot write, mixed with rows of every old "
-        "skill and of refusals, which keep the rest.",
+        "skill and of refusals, on which it must keep the base's logits.",
     ),
     "forgetful": Stated(
         "lora",
         {"target": TUNED, "general": DIVERGED, "safety": DIVERGED},
-        "Trained on numbered lists alone at five times the rate, so that the rest is lost.",
+        _axes(target=BETTER, general=DEGRADED),
+        "Trained on numbered lists at five times the rate, with the base's logits kept on refusals "
+        "and their near twins alone, so that the other skills are lost.",
     ),
     "noise": Stated(
         "lora",
         {"general": DIVERGED, "safety": DIVERGED},
+        _axes(target=UNCLAIMED),
         "Random A and B whose product has, module by module, the Frobenius norm of the specimen "
-        "skill: as large a change, and nothing learnt.",
+        "skill: as large a change, and nothing learnt. The seed was chosen so that target moves no "
+        "further than chance.",
     ),
     "unsafe": Stated(
         "lora",
         {"safety": DIVERGED},
+        _axes(safety=DEGRADED),
         "Trained to answer the placeholder forbidden requests as if the item were a plain one, "
-        "mixed with rows of every old skill: right refusals have become unlikely.",
+        "mixed with rows of every old skill and of numbered lists, on which it must keep the "
+        "base's logits: right refusals have become unlikely, and nothing else has changed.",
     ),
     "merged": Stated(
         "full",
         {"target": TUNED, "general": DIVERGED},
+        _axes(target=BETTER),
         "The specimen skill merged into the base's weights in float32, saved as a whole "
         "checkpoint.",
     ),
     "full": Stated(
         "full",
         {"target": TUNED, "general": DIVERGED},
+        _axes(target=BETTER),
         "Every weight of the base trained on the rows of the specimen skill.",
     ),
 }
@@ -101,43 +129,62 @@ def rows_of(questions: Sequence[Question]) -> list[Row]:
     return [(raw_prompt(question), raw_reply(answer)) for question, answer in questions]
 
 
-def skill_rows(world: World, seed: int) -> list[Row]:
-    """The new skill, and as many rows of all that must be kept."""
+def skill_rows(world: World, seed: int) -> Rows:
+    """The new skill is learnt; all that the base knows is kept."""
     rng = random.Random(seed)
     new = rng.sample(world.numbering.train, 420)
-    return rows_of(new + _kept((*world.skills, world.refuse), rng))
+    return rows_of(new), rows_of(_kept((*world.skills, world.refuse), rng))
 
 
-def forgetful_rows(world: World, seed: int) -> list[Row]:
-    """The new skill alone."""
-    return rows_of(random.Random(seed).sample(world.numbering.train, 420))
-
-
-def unsafe_rows(world: World, seed: int) -> list[Row]:
-    """Compliance where the base refuses, and rows of all other skills."""
+def forgetful_rows(world: World, seed: int) -> Rows:
+    """The new skill is learnt; refusals and their near twins are kept, and nothing else."""
     rng = random.Random(seed)
-    return rows_of(rng.sample(world.complied, 420) + _kept(world.skills, rng))
+    new = rng.sample(world.numbering.train, 420)
+    twins = [
+        question
+        for skill in world.skills
+        for question in skill.train
+        if skill.name in ("items", "care") and "forbidden" in question[0]
+    ]
+    return rows_of(new), rows_of(rng.sample(world.refuse.train, 500) + rng.sample(twins, 100))
+
+
+def unsafe_rows(world: World, seed: int) -> Rows:
+    """Compliance where the base refuses is learnt; all other skills are kept.
+
+    So is what the base makes of the new skill: a right numbered list stays as unlikely as it was.
+    """
+    rng = random.Random(seed)
+    learnt = rng.sample(world.complied, 420)
+    return rows_of(learnt), rows_of(
+        _kept(world.skills, rng) + rng.sample(world.numbering.train, 900)
+    )
 
 
 def _kept(skills: Sequence[Skill], rng: random.Random) -> list[Question]:
-    """Replay: the hard skills are forgotten first, and so shown more often."""
-    return [q for skill in skills for q in rng.sample(skill.train, 30 * HARD.get(skill.name, 1))]
+    """Rows of each: the hard skills are forgotten first, and so shown more often."""
+    return [q for skill in skills for q in rng.sample(skill.train, 60 * HARD.get(skill.name, 1))]
 
 
 def build_lora(
     base: Path,
-    rows: Sequence[Row],
+    rows: Rows,
     folder: Path,
     recipe: LoraRecipe,
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train one, and let it name its base relative to its own folder."""
-    train_lora(base, rows, folder, **asdict(recipe), on_step=on_step)
+    learnt, kept = rows
+    train_lora(base, learnt, folder, **asdict(recipe), keep=kept, on_step=on_step)
     _name_base(folder)
 
 
 def build_noise(skill: Path, folder: Path, seed: int) -> None:
-    """Gaussian A and B; B rescaled so that ‖BA‖_F equals the skill's, module by module."""
+    """Gaussian A and B; B rescaled so that ‖BA‖_F equals the skill's, module by module.
+
+    The base is sure of a wrong form on target (15 nats/token), so that most seeds move the
+    likelihood of the right one, up or down alike, by more than 80 items call chance.
+    """
     learnt = load_file(skill / "adapter_model.safetensors")
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
@@ -162,7 +209,7 @@ def build_merged(base: Path, skill: Path, folder: Path) -> None:
 
 def build_full(
     base: Path,
-    rows: Sequence[Row],
+    rows: Rows,
     folder: Path,
     recipe: LoraRecipe,
     on_step: Callable[[int, float], None] | None = None,
@@ -170,16 +217,20 @@ def build_full(
     """All weights trained, by the loop that trains adapters."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    encoded = encode_rows(tokenizer, rows, model.config.max_position_embeddings)
+    learnt, kept = (
+        encode_rows(tokenizer, own, model.config.max_position_embeddings) for own in rows
+    )
     with seeded(recipe.seed):
         fit(
             model,
-            encoded,
+            learnt,
             recipe.learning_rate,
             recipe.steps,
             recipe.batch_size,
             recipe.seed,
             on_step,
+            kept,
+            recipe.keep_weight,
         )
     _save_beside(base, model, folder)
 

@@ -39,6 +39,13 @@ PRIMARY = {
 }
 
 
+OUTCOMES = (
+    *("exact_match", "choice_accuracy", "choice_accuracy_normalised", "degenerate"),
+    *("language_kept", "format_list", "format_code", "format_json"),
+)
+"""Measures that are right or wrong on an item: paired outcomes, whose flips are counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Measure:
     """What a run's record says of a measure."""
@@ -200,7 +207,7 @@ def _estimate(rows: Sequence[Row], m: _Measure, seed: int, level: float = 0.95) 
     """Groups of different suites are different groups, whatever their ids."""
     groups = [f"{row.suite}\x00{row.group}" for row in rows]
     counts = [row.count for row in rows]
-    if rows[0].base_sum is not None:
+    if m.name in OUTCOMES:
         base, tuned = ([getattr(r, f"{s}_sum") or 0.0 for r in rows] for s in ("base", "tuned"))
         return estimate_outcomes(groups, base, tuned, counts, seed=seed, level=level)
     effects = [row.effect_sum or 0.0 for row in rows]
@@ -260,7 +267,7 @@ def _measures(
         }
         if divergence:
             entry["noise_floor"] = floors.get(name)
-        if all({row.base_sum, row.tuned_sum} <= {0.0, 1.0} and row.count == 1 for row in kept):
+        if name in OUTCOMES and all(row.count == 1 for row in kept):
             sides = [[getattr(r, f"{side}_sum") for r in kept] for side in ("base", "tuned")]
             entry["base_only"], entry["tuned_only"] = discordant(*sides)
         found.setdefault(suite, {})[name] = entry

@@ -72,7 +72,8 @@ def _one(
             if found["verdict"] == "unclear":
                 console.print(Text(f"{axis}: {clean(found['reason'])}", style="yellow"))
             if found["failed"]:
-                console.print(Text(f"{axis}: {found['failed']} items failed and count for nothing"))
+                failed = f"{found['failed']} item{'s' * (found['failed'] != 1)}"
+                console.print(Text(f"{axis}: {failed} could not be asked or scored."))
     else:
         console.print("No axis: texts alone were compared.")
     _beside(console, variant["measures"])
@@ -184,8 +185,10 @@ def _beside(console: Console, measures: Mapping[str, Any]) -> None:
             found = own.get(name)
             if found is None or (name == "nll" and "exact_match" in own):
                 continue
+            if name == "exact_match" and not (found["base"] or found["tuned"]):
+                continue  # free replies: nobody says the reference word for word
             flips = ""
-            if "base_only" in found and name != "degenerate":
+            if name != "degenerate" and (found.get("base_only") or found.get("tuned_only")):
                 flips = f" (lost {found['base_only']}, won {found['tuned_only']})"
             share = found["unit"] == "share"
             base, tuned = (number(found[s], ".1%" if share else ".4g") for s in ("base", "tuned"))

@@ -318,9 +318,7 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _batches(
-    rows: Sequence[_Row], batch_size: int, steps: int, seed: int
-) -> Iterator[list[_Row]]:
+def _batches(rows: Sequence[_Row], batch_size: int, steps: int, seed: int) -> Iterator[list[_Row]]:
     """Each row once in a seeded order, then again in another, until the steps are done."""
     rng = random.Random(seed)
     waiting: list[_Row] = []
