@@ -14,9 +14,11 @@ import transformers
 from benchmarks import naive, shapes
 from benchmarks.job import Clock
 from tunediff.pair.open import open_pair
+from tunediff.scoring.sampling import BOTH
 from tunediff.values import Encoded, Generation
 
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 32, 24
+ADAPTERS = 3
 
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +54,47 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         "replies": measured[0][0],
         "cost": min((c for _, c in measured), key=lambda c: c["cpu"]),
     }
+
+
+def several(job: dict[str, Any]) -> dict[str, Any]:
+    """References scored and prompts answered by base and three adapters, loading counted in.
+
+    The naive way compares each adapter with base anew; here base's replies are kept. The same
+    adapter stands for three: what it says has no say in the cost.
+    """
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    base, adapter = shapes.base(job["shape"]), shapes.adapter(job["shape"])
+    options = {"dtype": job["dtype"], "device": job["device"]}
+    texts = shapes.text_ids(shapes.SHAPES[job["shape"]]["vocab_size"], count=PROMPTS, seed=1)
+    prompts = [(ids * PROMPT_TOKENS)[:PROMPT_TOKENS] for ids in texts]
+
+    def naively() -> None:
+        for _ in range(ADAPTERS):
+            models = naive.load(base, adapter, **options)
+            naive.score(*models, texts)
+            for model in models:
+                for ids in prompts:
+                    _one(model, ids)
+
+    def ours() -> None:
+        none = np.empty(0, np.int64)
+        items = [
+            Encoded(str(i), np.array(ids), np.arange(len(ids) - 1), len(ids) - 1, len(ids))
+            for i, ids in enumerate(texts)
+        ]
+        asked = [
+            Encoded(str(i), np.array(ids), none, len(ids) - 1, 0) for i, ids in enumerate(prompts)
+        ]
+        for k in range(ADAPTERS):
+            pair = open_pair(base, adapter, **options)
+            pair.noise_floor(items)
+            list(pair.score(items))
+            sides = BOTH if k == 0 else ("tuned",)
+            list(pair.generate(asked, Generation(max_new_tokens=NEW_TOKENS), sides=sides))
+
+    clock = Clock(torch.cuda.synchronize if job["device"] == "cuda" else lambda: None)
+    return {"cost": clock(naively if job["way"] == "naive" else ours)[1]}
 
 
 @torch.no_grad()

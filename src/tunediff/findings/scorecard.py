@@ -25,6 +25,7 @@ from tunediff.findings.exploring import (
 )
 from tunediff.findings.proportions import above_chance, discordant, estimate_outcomes
 from tunediff.findings.selection import choose
+from tunediff.findings.template import template_shares
 from tunediff.run.store import Run
 from tunediff.values import AXES, Estimate, Row
 
@@ -70,6 +71,8 @@ def scorecard(runs: Sequence[Run]) -> dict[str, Any]:
     """
     variants = [_variant(run) for run in runs]
     first = runs[0].record
+    forms = [run.record["identity"]["form"] for run in runs]
+    rivals = [run for run, form in zip(runs, forms, strict=True) if form == forms[0]]
     seeds = _seed_deltas(_by_measure(runs[0]))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -78,7 +81,8 @@ def scorecard(runs: Sequence[Run]) -> dict[str, Any]:
             "fingerprint": first["identity"]["base"]["fingerprint"],
         },
         "variants": variants,
-        "best": choose(runs) if len(runs) > 1 else None,
+        "best": choose(rivals) if len(rivals) > 1 else None,
+        "template": template_shares(variants),
         **seeds,
     }
 
@@ -211,7 +215,8 @@ def _estimate(rows: Sequence[Row], m: _Measure, seed: int, level: float = 0.95) 
         base, tuned = ([getattr(r, f"{s}_sum") or 0.0 for r in rows] for s in ("base", "tuned"))
         return estimate_outcomes(groups, base, tuned, counts, seed=seed, level=level)
     effects = [row.effect_sum or 0.0 for row in rows]
-    return estimate_ratio(groups, effects, counts, signed=m.direction != 0, seed=seed, level=level)
+    signed = m.direction != 0 or rows[0].base_sum is not None  # a divergence has no sides
+    return estimate_ratio(groups, effects, counts, signed=signed, seed=seed, level=level)
 
 
 def _measures(

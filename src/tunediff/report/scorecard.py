@@ -82,7 +82,8 @@ def _one(
 
 def _several(console: Console, card: Mapping[str, Any]) -> None:
     variants = card["variants"]
-    console.print(Text(_asked(variants[0]["settings"])))
+    forms = dict.fromkeys(variant["settings"]["form"] for variant in variants)
+    console.print(Text(_asked({**variants[0]["settings"], "form": " and ".join(forms)})))
     console.print()
     axes = [axis for axis in variants[0]["axes"] if all(axis in v["axes"] for v in variants)]
     drawn = columns("tuned model", *(f"{axis}" for axis in axes), left=range(1 + len(axes)))
@@ -98,6 +99,7 @@ def _several(console: Console, card: Mapping[str, Any]) -> None:
     if axes:
         shown = {axis: variants[0]["axes"][axis] for axis in axes}
         console.print(Text(f"Effects are tuned − base. {_explained(shown)}", style="dim"))
+    _template(console, card["template"])
     best = card["best"]
     if best is not None:
         console.print()
@@ -114,7 +116,23 @@ def _several(console: Console, card: Mapping[str, Any]) -> None:
         console.print(Text(f"Rule: {best['rule']}.", style="dim"))
 
 
+def _template(console: Console, shares: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the template did to base, beside what tuning did in either form."""
+    if not any(shares.values()):
+        return
+    drawn = columns("tuned model", "axis", "template", "tuning, raw", "tuning, chat", left=(0, 1))
+    for name, axes in shares.items():
+        for axis, found in axes.items():
+            figures = (found[key] for key in ("template", "tuning_raw", "tuning_chat"))
+            drawn.add_row(Text(clean(name, 24)), axis, *(number(f, "+.3g") for f in figures))
+    console.print()
+    console.print(drawn)
+    console.print(Text("Template: base by chat − base raw. Tuning: tuned − base.", style="dim"))
+
+
 def _asked(settings: Mapping[str, Any]) -> str:
+    if settings["backend"] == "recorded":
+        return f"asked  recorded replies, up to {settings['samples']} to a prompt"
     generation = settings["generation"]
     said = "no replies"
     if generation is not None:

@@ -96,7 +96,7 @@ def safe(text: str) -> str:
 
 def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\r\n")  # else a lone \r in a cell is not quoted
     writer.writerow(header)
     writer.writerows(lines)
     return out.getvalue().encode("utf-8", "backslashreplace")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,6 +44,14 @@ class Asked:
 
 def encode(pair: Pair, suite: Suite, max_length: int | None, allow_truncation: bool) -> list[Asked]:
     """The items of a suite as the pair scores them, shortest first; ids of their own required."""
+    require_own_ids(suite)
+    encoded = pair.encode(suite.items, max_length, allow_truncation)
+    asked = [Asked(i, e) for i, e in zip(suite.items, encoded, strict=True)]
+    return sorted(asked, key=lambda a: (len(a.encoded.ids), a.item.id))
+
+
+def require_own_ids(suite: Suite) -> None:
+    """Refuse a suite without items, and one of whose ids another item has too."""
     if not suite.items:
         raise InputError(f"The suite {suite.name!r} holds no item.", "Give at least one text.")
     sources: dict[str, str] = {}
@@ -55,9 +63,6 @@ def encode(pair: Pair, suite: Suite, max_length: int | None, allow_truncation: b
                 "Give every item an id of its own.",
             )
         sources[item.id] = item.source
-    encoded = pair.encode(suite.items, max_length, allow_truncation)
-    asked = [Asked(i, e) for i, e in zip(suite.items, encoded, strict=True)]
-    return sorted(asked, key=lambda a: (len(a.encoded.ids), a.item.id))
 
 
 def cut(asked: Sequence[Asked], part_tokens: int) -> list[list[Asked]]:
@@ -78,8 +83,11 @@ def tokens_in(part: Sequence[Asked]) -> int:
     return sum(len(a.encoded.ids) for a in part)
 
 
-def hash_of(asked: Sequence[Asked]) -> str:
-    """Of all that is asked, in the order in which it is; the order of the file has no say."""
+def hash_of(asked: Sequence[Asked], lines: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Of all that is asked, in the order in which it is; the order of the file has no say.
+
+    ``lines``: what else of the items decides the numbers, such as the right answers.
+    """
     digest = hashlib.sha256()
     for a in asked:
         digest.update(strict_json([a.item.id, a.item.axis, a.item.group]).encode())
@@ -88,6 +96,8 @@ def hash_of(asked: Sequence[Asked]) -> str:
             digest.update(strict_json(counts).encode())
             for array in (e.ids, e.scored):
                 digest.update(array.astype("<i8").tobytes())
+    for line in sorted(map(strict_json, lines)):
+        digest.update(line.encode())
     return digest.hexdigest()
 
 

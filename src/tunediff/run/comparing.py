@@ -22,8 +22,9 @@ from tunediff.measures.tokens import nll
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
 from tunediff.run.asking import Asked
-from tunediff.run.parts import Form, Part, by_item, item_line, plan
+from tunediff.run.parts import Form, Part, by_item, item_line, plain, plan
 from tunediff.run.store import Recorder, Run, recording
+from tunediff.scoring import sampling
 from tunediff.values import (
     Choices,
     Encoded,
@@ -68,6 +69,7 @@ def compare(
     part_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
     known: Replied | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> Run:
     """Ask both models everything that the suites hold, and keep what all measures say.
 
@@ -85,13 +87,17 @@ def compare(
         part_tokens: about so many tokens are lost by a kill, at most.
         progress: called with the tokens done and their total.
         known: base's replies, where another variant's run made them: base answers once.
+        begin: called when all is found to be askable, before anything is written.
 
     Raises:
         InputError: an item cannot be asked; nothing has been written.
         RunError: the folder belongs to another run or cannot be written.
         PairError, NumericsError: the pair failed.
+        UsageError: settings that make no replies; nothing has been written.
 
     """
+    if generation is not None:
+        sampling.check(generation)
     parts = list(plan(pair, suites, generation, samples, form, max_length, allow_truncation,
                        part_tokens))  # fmt: skip
     measures = (*TOKENS, *CHOICES, *REPLIES, *SAMPLES, *OF_REPLIES)
@@ -102,7 +108,10 @@ def compare(
         "tuned": asking.side_of(pair.tuned),
         "variant": variant,
         "suites": {
-            s.name: asking.hash_of([a for p in parts if p.suite == s.name for a in p.asked])
+            s.name: asking.hash_of(
+                [a for p in parts if p.suite == s.name for a in p.asked],
+                [item_line(s.name, i) for i in s.items],
+            )
             for s in suites
         },
         "measures": {m.name: asking.definition(m) for m in measures},
@@ -130,6 +139,8 @@ def compare(
             "replies": True,
         }
 
+    if begin is not None:
+        begin()
     with recording(out, identity, found) as recorder:
         recorder.keep_items([item_line(s.name, i) for s in suites for i in s.items])
         missing = [k for k in range(len(parts)) if not recorder.has_part(k)]
@@ -215,31 +226,38 @@ def _answer(
     variant: str,
     known: Replied,
 ) -> None:
-    prompts = [a.encoded for a in part.asked]
-    replies: list[list[tuple[Reply, Reply]]] = [[] for _ in prompts]
+    replies: list[list[tuple[Reply, Reply]]] = [[] for _ in part.asked]
+    recorded = getattr(pair, "samples", None)  # replies that are there may differ in number
     for sample in range(samples):
-        keys = [(part.suite, a.item.id, sample) for a in part.asked]
+        own = [
+            (a, said)
+            for a, said in zip(part.asked, replies, strict=True)
+            if recorded is None or sample < recorded(a.item.id)
+        ]
+        prompts = [a.encoded for a, _ in own]
+        keys = [(part.suite, a.item.id, sample) for a, _ in own]
         if all(key in known for key in keys):
             answers = pair.generate(prompts, generation, sample, ("tuned",))
             both = [(known[key], tuned) for key, (_, tuned) in zip(keys, answers, strict=True)]
         else:
             both = list(pair.generate(prompts, generation, sample))
-        for own, (base, tuned) in zip(replies, both, strict=True):
+        for (_, said), (base, tuned) in zip(own, both, strict=True):
             assert base is not None
             assert tuned is not None
-            own.append((base, tuned))
+            said.append((base, tuned))
 
     rows: list[Row] = []
     lines: list[dict[str, Any]] = []
-    for a, own in zip(part.asked, replies, strict=True):
-        for sample, (base, tuned) in enumerate(own):
+    for a, said in zip(part.asked, replies, strict=True):
+        item = plain(a.item)
+        for sample, (base, tuned) in enumerate(said):
             for m in REPLIES:
-                found = m.function(a.item, base, tuned)
+                found = m.function(item, base, tuned)
                 rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
             sides = {"base": asdict(base), "tuned": asdict(tuned)}
             lines.append({"suite": part.suite, "item": a.item.id, "sample": sample, **sides})
         for m in SAMPLES if samples > 1 else ():
-            found = m.function(a.item, [b for b, _ in own], [t for _, t in own])
+            found = m.function(item, [b for b, _ in said], [t for _, t in said])
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
     rows += _left_out(part, REPLIES, variant)
     if "scores" in pair.offers:

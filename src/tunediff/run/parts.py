@@ -7,11 +7,12 @@ about equal cost. Within a way items go by cost and id, so that the order of a f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tunediff.errors import InputError
 from tunediff.pair.contract import Pair
+from tunediff.run import asking
 from tunediff.run.asking import Asked
 from tunediff.values import Encoded, Generation, Item, Suite
 
@@ -36,7 +37,12 @@ def item_line(suite: str, item: Item) -> dict[str, Any]:
     """The line of ``items.jsonl``: what later views and statistics need of an item."""
     names = ("id", "text", "prompt", "reply", "messages", "axis", "group")
     more = ("choices", "answer", "label", "category")
-    return {"suite": suite, **{name: getattr(item, name) for name in (*names, *more)}}
+    constraints = item.constraints and [asdict(c) for c in item.constraints]
+    return {
+        "suite": suite,
+        **{name: getattr(item, name) for name in (*names, *more)},
+        "constraints": constraints,
+    }
 
 
 def as_chat(item: Item) -> Item:
@@ -83,7 +89,15 @@ def plan(
     def prompts(items: Sequence[Item]) -> Sequence[Encoded]:
         return pair.prompts([formed(i) for i in items], max_length)
 
+    names = [suite.name for suite in suites]
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f"The suites {', '.join(map(repr, names)) or '(none)'} came; at least one is needed, "
+            "and each name once.",
+            "Give every suite a name of its own.",
+        )
     for suite in suites:
+        asking.require_own_ids(suite)
         parts: list[Part] = []
         if "scores" in pair.offers:
             whole = [(i,) for i in suite.items if i.prompt is None or i.reply is not None]
@@ -91,7 +105,7 @@ def plan(
             posed = [_choices(i) for i in suite.items if i.choices is not None]
             parts += _parts(suite, "choices", posed, encode, allow_truncation, part_tokens)
         if "replies" in pair.offers and generation is not None:
-            prompted = [(plain(i),) for i in suite.items if i.text is None]
+            prompted = [(i,) for i in suite.items if i.text is None]
             more = samples * generation.max_new_tokens
             parts += _parts(
                 suite, "replies", prompted, prompts, allow_truncation, part_tokens, more

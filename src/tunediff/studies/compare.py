@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +54,19 @@ def measure_compare(
 
     """
     source = _template(template)
+    if base.startswith(RECORDED):
+        if template != "raw":
+            raise UsageError(
+                f"--template {template} came with recorded replies, whose prompts were given "
+                "before.",
+                "Leave it out.",
+            )
+        generation = Generation()  # nothing is generated
     forms: tuple[Form, ...] = {"both": ("raw", "chat"), "raw": ("raw",)}.get(template, ("chat",))
     names = _names(tuned, forms)
     folders = [out] if len(names) == 1 else [out / name for name in names]
-    if len(names) > 1:
-        _keep_names(out, names)
-    elif (out / VARIANTS).exists():
+    begin = partial(_keep_names, out, names) if len(names) > 1 else None
+    if begin is None and (out / VARIANTS).exists():
         raise RunError(
             f"{out} holds the runs of several tuned models; one came.", "Choose another folder."
         )
@@ -79,14 +88,16 @@ def measure_compare(
                 asked,
                 out=folder,
                 generation=generation,
-                samples=samples,
+                samples=_samples(pair, samples),
                 form=form,
                 variant=name,
                 progress=progress,
                 known=known.get(form),
+                begin=begin,
                 **asking,
             )
-            known.setdefault(form, _base_replies(run))
+            if not base.startswith(RECORDED):  # there a sample's number depends on both files
+                known.setdefault(form, _base_replies(run))
             runs.append(run)
     return runs
 
@@ -132,7 +143,7 @@ def _names(tuned: Sequence[str], forms: Sequence[str]) -> list[str]:
     names: list[str] = []
     for path in tuned:
         plain = path.rpartition(":")[2] if ":" in path else path
-        stem = Path(plain).name.removesuffix(".jsonl") or "tuned"
+        stem = Path(os.path.abspath(plain)).name.removesuffix(".jsonl") or "tuned"
         name, number = stem, 1
         while name in names:
             number += 1
@@ -156,6 +167,12 @@ def _keep_names(out: Path, names: Sequence[str]) -> None:
         raise RunError(f"{out} is not empty and not such a run.", "Choose a new or empty folder.")
     files.make_folder(out)
     files.write_whole(path, (json.dumps(list(names)) + "\n").encode())
+
+
+def _samples(pair: Any, samples: int) -> int:
+    """Replies to each prompt: of recorded ones as many as there are."""
+    items = getattr(pair, "items", None)
+    return samples if items is None else max(pair.samples(item.id) for item in items())
 
 
 def _of_recorded(pair: Any, suites: Sequence[Suite]) -> tuple[Suite, ...]:
