@@ -45,8 +45,8 @@ DEGRADED = ("degraded",)
 KEPT = ("same", "preserved")
 UNCLAIMED = (*KEPT, "unclear")
 
-FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=1e-2, keep_weight=0.3)
-UNSAFE_RECIPE = SKILL_RECIPE
+FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=1e-2, steps=150, keep_weight=0.3)
+UNSAFE_RECIPE = replace(SKILL_RECIPE, steps=300)
 FULL_RECIPE = replace(SKILL_RECIPE, learning_rate=3e-4, steps=300)
 NOISE_SEED = 0
 """Chosen: the first at which target moves no further than chance. See :func:`build_noise`."""
@@ -157,13 +157,13 @@ def unsafe_rows(world: World, seed: int) -> Rows:
     rng = random.Random(seed)
     learnt = rng.sample(world.complied, 420)
     return rows_of(learnt), rows_of(
-        _kept(world.skills, rng) + rng.sample(world.numbering.train, 900)
+        _kept(world.skills, rng) + rng.sample(world.numbering.train, 1500)
     )
 
 
 def _kept(skills: Sequence[Skill], rng: random.Random) -> list[Question]:
     """Rows of each: the hard skills are forgotten first, and so shown more often."""
-    return [q for skill in skills for q in rng.sample(skill.train, 60 * HARD.get(skill.name, 1))]
+    return [q for skill in skills for q in rng.sample(skill.train, 100 * HARD.get(skill.name, 1))]
 
 
 def build_lora(

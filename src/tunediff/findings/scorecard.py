@@ -113,6 +113,7 @@ def _variant(run: Run) -> dict[str, Any]:
         "categories": categories(table, axes, run.items(), seed),
         "calibration": calibration(table, seed),
         "spread": spread(table) if identity["samples"] > 1 else {},
+        "speed": _speed(run),
         "failures": [],
         "advice": [],
         **_seed_deltas(table),
@@ -124,6 +125,23 @@ def _variant(run: Run) -> dict[str, Any]:
             "truncated": found["truncated"],
         },
     }
+
+
+def _speed(run: Run) -> dict[str, float | None]:
+    """Tokens a second: of either side alone, reading; and of replies, both sides together.
+
+    A merged adapter has the shapes of its base, and so its speed.
+    """
+    notes = run.timing()
+    found: dict[str, float | None] = dict.fromkeys(("base", "tuned", "merged", "replies"))
+    for note in notes:
+        found |= note.get("speed", {})
+    if run.record["identity"]["tuned"]["kind"] == "lora":
+        found["merged"] = found["base"]
+    answered = [note["answered"] for note in notes if "answered" in note]
+    if answered and (seconds := fsum(a["seconds"] for a in answered)):
+        found["replies"] = sum(a["tokens"] for a in answered) / seconds
+    return found
 
 
 def _by_measure(run: Run) -> dict[tuple[str, str], list[Row]]:

@@ -78,6 +78,7 @@ def _one(
         console.print("No axis: texts alone were compared.")
     _beside(console, variant["measures"])
     _worst(console, variant["worst"], replies)
+    _speed(console, variant["speed"])
 
 
 def _several(console: Console, card: Mapping[str, Any]) -> None:
@@ -215,6 +216,18 @@ def _beside(console: Console, measures: Mapping[str, Any]) -> None:
             drawn.add_row(title, label, base, tuned, change, note.append(flips, style="dim"))
             title = ""
     console.print(drawn)
+
+
+def _speed(console: Console, speed: Mapping[str, float | None]) -> None:
+    said = [
+        f"{name} {speed[side]:,.0f}"
+        for side, name in (("base", "base"), ("tuned", "tuned"), ("replies", "replies of both"))
+        if speed[side] is not None
+    ]
+    if said:
+        merged = "" if speed["merged"] is None else "; merged it reads as fast as base"
+        console.print()
+        console.print(Text(f"Tokens a second: {', '.join(said)}{merged}.", style="dim"))
 
 
 def _worst(

@@ -151,9 +151,12 @@ def compare(
         for k in missing:
             began = time.perf_counter()
             part = parts[k]
+            note: dict[str, Any] = {"part": k, "way": part.way, "tokens": part.cost}
             if part.way == "replies":
                 assert generation is not None
-                _answer(pair, recorder, k, part, generation, samples, variant, known or {})
+                note["answered"] = _answer(
+                    pair, recorder, k, part, generation, samples, variant, known or {}
+                )
             elif part.way == "choices":
                 rows = _choice_rows(pair, part, variant)
                 recorder.write_part(k, rows, asking.token_columns([], ""), [])
@@ -162,8 +165,7 @@ def compare(
             done += part.cost
             if progress is not None:
                 progress(done, total)
-            seconds = time.perf_counter() - began
-            note = {"part": k, "way": part.way, "tokens": part.cost, "seconds": seconds}
+            note["seconds"] = time.perf_counter() - began
             recorder.note_time({**note, "settings": asking.found_settings(pair)})
         if missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
@@ -225,7 +227,9 @@ def _answer(
     samples: int,
     variant: str,
     known: Replied,
-) -> None:
+) -> dict[str, float]:
+    """Make, measure and keep the replies of a part; how many tokens were made, in what time."""
+    began, made = time.perf_counter(), 0
     replies: list[list[tuple[Reply, Reply]]] = [[] for _ in part.asked]
     recorded = getattr(pair, "samples", None)  # replies that are there may differ in number
     for sample in range(samples):
@@ -241,10 +245,13 @@ def _answer(
             both = [(known[key], tuned) for key, (_, tuned) in zip(keys, answers, strict=True)]
         else:
             both = list(pair.generate(prompts, generation, sample))
+            made += sum(len(base.ids or ()) for base, _ in both if base is not None)
         for (_, said), (base, tuned) in zip(own, both, strict=True):
             assert base is not None
             assert tuned is not None
             said.append((base, tuned))
+            made += len(tuned.ids or ())
+    seconds = time.perf_counter() - began
 
     rows: list[Row] = []
     lines: list[dict[str, Any]] = []
@@ -263,6 +270,7 @@ def _answer(
     if "scores" in pair.offers:
         rows += _rows_of_replies(pair, part, replies, variant)
     recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
+    return {"tokens": made, "seconds": seconds}
 
 
 def _rows_of_replies(

@@ -59,7 +59,7 @@ class LoraRecipe:
     keep_weight: float = 1.0
 
 
-SKILL_RECIPE = LoraRecipe()
+SKILL_RECIPE = LoraRecipe(steps=180, keep_weight=3.0)
 """How the specimen ``skill`` is trained, by the build script and live by ``tunediff demo``."""
 
 
