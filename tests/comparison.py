@@ -106,11 +106,11 @@ def asked(count: int = 4) -> tuple[Suite, ...]:
              axis="target", source=f"sums:{k}")
         for k in range(count)
     ]  # fmt: skip
+    colours = (" red", " green", " pale blue")
     posed = [
         Item(f"c{k}", prompt=f"Pick the colour of the {'very ' * k}old ship:",
-             choices=(" red", " green", " pale blue"), answer=k % 3,
-             reply=(" red", " green", " pale blue")[k % 3], axis="general", category=f"kind {k % 2}",
-             source=f"posed:{k}")
+             choices=colours, answer=k % 3, reply=colours[k % 3], axis="general",
+             category=f"kind {k % 2}", source=f"posed:{k}")
         for k in range(count)
     ]  # fmt: skip
     texts = [

@@ -109,8 +109,8 @@ def test_rows_of_the_toy_are_its_closed_forms(tmp_path: Path) -> None:
 
 
 TEMPLATE = (
-    "{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+    "{% for m in messages %}{{ '[' + m['role'] + ']\n' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant]\n' }}{% endif %}"
 )
 
 
@@ -140,7 +140,7 @@ class Alone:
         return self.tokenizer(text, add_special_tokens=special)["input_ids"]
 
     def log_p(self, before: list[int], whole: list[int]) -> list[float]:
-        """Ln p of what stands behind, by either model."""
+        """The ln p of what stands behind, by either model."""
         import torch
 
         assert whole[: len(before)] == before
@@ -180,7 +180,7 @@ def test_rows_of_real_models_equal_the_libraries(
     def text(reply: str | None) -> str:
         if form == "raw":
             return prompt + (reply or "")
-        before = f"[user] {prompt}\n[assistant] "
+        before = f"[user]\n{prompt}\n[assistant]\n"
         return before if reply is None else f"{before}{reply.strip()}\n"
 
     before = alone.ids(text(None), special=form == "raw")

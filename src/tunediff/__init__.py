@@ -11,19 +11,38 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tunediff.findings.scorecard import scorecard
     from tunediff.findings.summary import summarize, verdict
+    from tunediff.items.named import read_suites
     from tunediff.items.read import read
     from tunediff.pair.open import open_pair
+    from tunediff.run.comparing import compare
     from tunediff.run.measuring import measure
+    from tunediff.values import Generation
 
 _HOMES = {
+    "Generation": "tunediff.values",
+    "compare": "tunediff.run.comparing",
     "read": "tunediff.items.read",
+    "read_suites": "tunediff.items.named",
+    "scorecard": "tunediff.findings.scorecard",
     "open_pair": "tunediff.pair.open",
     "measure": "tunediff.run.measuring",
     "summarize": "tunediff.findings.summary",
     "verdict": "tunediff.findings.summary",
 }
-__all__ = ["__version__", "measure", "open_pair", "read", "summarize", "verdict"]
+__all__ = [
+    "Generation",
+    "__version__",
+    "compare",
+    "measure",
+    "open_pair",
+    "read",
+    "read_suites",
+    "scorecard",
+    "summarize",
+    "verdict",
+]
 
 
 def __getattr__(name: str) -> Any:
