@@ -41,6 +41,7 @@ class AnsweringPair(FakePair):
 
     def __init__(self, room: int | None = None, **more: Any) -> None:
         super().__init__(**more)
+        self.settings["backend"] = "fake"
         self.room = room  # token ids of a prompt, at most
         self.answered: list[tuple[tuple[str, ...], int, tuple[Asked, ...]]] = []
 

@@ -19,7 +19,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +139,8 @@ def build_adapters(
 ) -> None:
     """All seven tuned specimens."""
     base = out / "base"
-    untrained = LoraRecipe(**{**asdict(plan.skill), "steps": 0})
     for name, recipe, rows in (
-        ("noop", untrained, skill),
+        ("noop", _untrained(plan), skill),
         ("skill", plan.skill, skill),
         ("forgetful", plan.forgetful, forgetful_rows(world, plan.seed)),
         ("unsafe", plan.unsafe, unsafe_rows(world, plan.seed)),
@@ -152,6 +151,10 @@ def build_adapters(
     build_merged(base, out / "skill", out / "merged")
     say("training full")
     build_full(base, skill, out / "full", plan.full, _progress(plan.full.steps, say))
+
+
+def _untrained(plan: Plan) -> LoraRecipe:
+    return replace(plan.skill, steps=0)
 
 
 def write_suites(world: World, seed: int, folder: Path) -> dict[str, list[tuple[str, str]]]:
@@ -262,8 +265,12 @@ def write_card(
         )
         if truth is not None and not _agrees(truth, found):
             faults.append(f"{name} on {suite}: stated {truth}, measured {found}")
-    recipes = {"noop": plan.skill, "noise": None, "merged": None}
-    recipe = recipes[name] if name in recipes else getattr(plan, name)
+    recipes = {
+        "noop": asdict(_untrained(plan)),
+        "noise": {"seed": plan.noise_seed},
+        "merged": None,
+    }
+    recipe = recipes[name] if name in recipes else asdict(getattr(plan, name))
     _write_card(
         out / name,
         {
@@ -274,7 +281,7 @@ def write_card(
             "truths": stated.truths,
             "axes": stated.axes,
             "world_seed": plan.seed,
-            "recipe": asdict(recipe) if recipe else None,
+            "recipe": recipe,
             **_machinery(),
             "measured_on": "the right replies' tokens, NLL in nats/token, plain torch in float32; "
             "`right` counts greedy replies",

@@ -48,8 +48,8 @@ UNCLAIMED = (*KEPT, "unclear")
 FORGETFUL_RECIPE = replace(SKILL_RECIPE, learning_rate=1e-2, steps=150, keep_weight=0.3)
 UNSAFE_RECIPE = replace(SKILL_RECIPE, steps=300)
 FULL_RECIPE = replace(SKILL_RECIPE, learning_rate=3e-4, steps=300)
-NOISE_SEED = 0
-"""Chosen: the first at which target moves no further than chance. See :func:`build_noise`."""
+NOISE_SEED = 3
+"""Chosen: the first from 0 with which target moves no further than chance (:func:`build_noise`)."""
 
 
 @dataclass(frozen=True, slots=True)

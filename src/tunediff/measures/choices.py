@@ -29,7 +29,8 @@ def choice_accuracy_normalised(log_p: np.ndarray, choices: Choices, right: int) 
     """The same by ln p / UTF-8 bytes of the choice, so that long choices are not at a loss.
 
     Unit share; higher is better; 0 means that both are right as often. lm-evaluation-harness's
-    ``acc_bytes``; its ``acc_norm`` divides by characters, the same for ASCII.
+    ``acc_bytes``, but for the blank before a choice, which counts here and not there; its
+    ``acc_norm`` divides by characters, the same for ASCII.
     """
     return _share_of_first(log_p / choices.bytes_scored, right)
 

@@ -121,9 +121,21 @@ def plan(
 
 
 def _choices(item: Item) -> tuple[Item, ...]:
-    """Every choice as a continuation of the prompt, each under an id of its own."""
+    """Every choice as a continuation of the prompt, each under an id of its own.
+
+    Blanks at the prompt's end go to the choices: else those whose first token takes them in would
+    be scored from another character than the rest.
+    """
+    prompt = item.prompt or ""
+    kept = prompt.rstrip()
+    blanks = prompt[len(kept) :] if kept else ""
     return tuple(
-        replace(item, id=f"{item.id}{_CHOICE}{k}", reply=choice)
+        replace(
+            item,
+            id=f"{item.id}{_CHOICE}{k}",
+            prompt=prompt.removesuffix(blanks),
+            reply=blanks + choice,
+        )
         for k, choice in enumerate(item.choices or ())
     )
 

@@ -209,8 +209,9 @@ def fit(
         ids, labels, mask = _padded(batch)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
         scored = labels[:, 1:] != IGNORED
-        wanted = [logits_before for _, _, logits_before in batch if logits_before is not None]
-        kept = scored & torch.tensor([[before is not None] for _, _, before in batch])
+        before = [row_logits for _, _, row_logits in batch]
+        wanted = [row_logits for row_logits in before if row_logits is not None]
+        kept = scored & torch.tensor([[row_logits is not None] for row_logits in before])
         learnt = scored & ~kept
         loss = logits.new_zeros(())
         if learnt.any():
