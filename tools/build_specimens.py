@@ -346,6 +346,7 @@ def _write_card(folder: Path, card: dict[str, Any]) -> None:
     if card.get("truths"):
         lines += ["True by construction, stated before any run:", ""]
         lines += [f"- `check` on `{s}`: `{code}`" for s, code in card["truths"].items()]
+        lines += ["", "Its recipe was chosen so that this is true:", ""]
         lines += [
             f"- `compare` on the axis `{axis}`: {' or '.join(f'`{code}`' for code in codes)}"
             for axis, codes in card["axes"].items()

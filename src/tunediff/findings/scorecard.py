@@ -6,7 +6,7 @@ stored as ``summary.json``, and that the terminal's scorecard is drawn from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import fsum
@@ -139,8 +139,9 @@ def _speed(run: Run) -> dict[str, float | None]:
     if run.record["identity"]["tuned"]["kind"] == "lora":
         found["merged"] = found["base"]
     answered = [note["answered"] for note in notes if "answered" in note]
-    if answered and (seconds := fsum(a["seconds"] for a in answered)):
-        found["replies"] = sum(a["tokens"] for a in answered) / seconds
+    made = sum(a["tokens"] for a in answered)
+    if made and (seconds := fsum(a["seconds"] for a in answered)):
+        found["replies"] = made / seconds
     return found
 
 
@@ -215,13 +216,14 @@ def _axes(
             "reason": verdict.reason,
             "more_groups": None if effect.more_groups is None else list(effect.more_groups),
             "suites": sorted({row.suite for row in rows}),
-            "failed": _failed(table, axis, name),
+            "failed": _failed(table, axis, name, {row.suite for row in rows}),
         }
     return found
 
 
-def _failed(table: Table, axis: str, name: str) -> int:
-    rows = [r for (_, m), own in table.items() if m == name for r in own if r.axis == axis]
+def _failed(table: Table, axis: str, name: str, suites: Collection[str]) -> int:
+    """Items of these suites that have no figure where others have one."""
+    rows = [row for suite in suites for row in table[suite, name] if row.axis == axis]
     return sum(row.effect_sum is None for row in rows)
 
 

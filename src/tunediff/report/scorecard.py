@@ -75,7 +75,7 @@ def _one(
                 failed = f"{found['failed']} item{'s' * (found['failed'] != 1)}"
                 console.print(Text(f"{axis}: {failed} could not be asked or scored."))
     else:
-        console.print("No axis: texts alone were compared.")
+        console.print("No axis: nothing that was asked has a reference.")
     _beside(console, variant["measures"])
     _worst(console, variant["worst"], replies)
     _speed(console, variant["speed"])
