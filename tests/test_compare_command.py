@@ -17,11 +17,15 @@ import pandas as pd
 import pytest
 
 from command import Said, command, environment, process, started
-from faults import contents
+from faults import Disk, Killed, contents
+from tunediff.findings.scorecard import scorecard
+from tunediff.items.named import read_suites
 from tunediff.pair.hf import HfPair
+from tunediff.report.tables import write_tables
 from tunediff.run.store import Run
 from tunediff.specimens import load
-from tunediff.studies.compare import open_runs
+from tunediff.studies.compare import measure_compare, open_runs
+from tunediff.values import Generation
 
 BASE = load.base()
 SKILL, NOISE = (load.HERE / name for name in ("skill", "noise"))
@@ -80,10 +84,11 @@ def test_json_is_the_summary_and_nothing_else(kept: tuple[Path, Said]) -> None:
     assert variant["axes"]["target"]["verdict"] == "better"
 
 
-def test_a_process_of_its_own_says_nothing_else(kept: tuple[Path, Said]) -> None:
-    said = process("compare", BASE, SKILL, *FEW, "--out", kept[0], "--json")
+def test_a_process_of_its_own_writes_nothing_else() -> None:
+    said = process("compare", "toy", "toy:0.5", *FEW, "--json")
     assert said.code == 0, said.err
-    assert said.json["variants"][0]["name"] == "skill"
+    assert said.json["variants"][0]["axes"]["target"]["verdict"] == "better"
+    assert said.err == ""
 
 
 def test_the_files_hold_what_was_said(kept: tuple[Path, Said]) -> None:
@@ -423,6 +428,36 @@ def test_a_killed_comparison_of_several_goes_on(one_thread: None, tmp_path: Path
     kill_and_go_on([BASE, SKILL, NOISE, *FEW], tmp_path, part, moments=1, longest=0.05)
 
 
+def several(out: Path) -> None:
+    """The job that is killed: two tuned models that need no network, and the files beside them."""
+    runs = measure_compare(
+        *("toy", ["toy:1", "toy:2"]),
+        read_suites([f"general={load.suite('general')}"], limit=2),
+        out,
+        generation=Generation(max_new_tokens=4),
+        opening={},
+    )
+    write_tables(out, runs, scorecard(runs))
+
+
+def test_killed_while_it_writes_beside_the_runs_it_goes_on(tmp_path: Path) -> None:
+    with Disk() as disk:
+        several(tmp_path / "whole")
+    whole = promised(tmp_path / "whole")
+    assert {"variants.json", "outputs.csv", "metrics.csv"} < whole.keys()
+    folder = str(tmp_path / "whole")
+    beside = [
+        k for k, (_, path) in enumerate(disk.trace, 1) if folder in (path, str(Path(path).parent))
+    ]
+    assert len(beside) > 20
+    for k in beside:
+        with Disk(kill_at=k), pytest.raises(Killed):
+            several(tmp_path / f"{k}")
+        with Disk():
+            several(tmp_path / f"{k}")
+        assert promised(tmp_path / f"{k}") == whole, f"after operation {k}, {disk.trace[k - 1]}"
+
+
 @pytest.mark.long
 def test_a_comparison_killed_at_twenty_moments_goes_on(one_thread: None, tmp_path: Path) -> None:
     suites = [*SUITES, "--suite", f"safety={load.suite('safety')}"]
@@ -538,6 +573,22 @@ def test_truncation_is_counted_where_it_is_allowed(files: dict[str, str]) -> Non
     (variant,) = compare(*PAIR, *ask, "--json").json["variants"]
     assert variant["settings"]["truncated"] == {"items": 1, "tokens": 312 - 128}
     assert variant["measures"]["own"]["nll"]["groups"] == 2
+
+
+def test_items_that_do_not_fit_at_all_are_said(tmp_path: Path) -> None:
+    """A prompt that fills the context leaves no room; no figure of it is made up."""
+    posed = {"choices": [" x", " y"], "answer": 0}
+    rows = [{"id": k, "prompt": "Q: \x1bword " * 80, "reply": " x", **posed} for k in "ab"]
+    suite = ("--suite", f"own={write(tmp_path / 'own.jsonl', rows)}", "--allow-truncation")
+    for form in ("raw", "chat"):
+        said = compare(*PAIR, *suite, "--template", form)
+        assert said.code == 0, said
+        shown = " ".join(said.out.split())
+        assert "own: nothing is known of 2 of its items; the first is 'a': " in shown
+        assert "no scored position" in shown
+    (variant,) = compare(*PAIR, *suite, "--json").json["variants"]
+    assert (variant["axes"], variant["measures"]) == ({}, {})
+    assert variant["unmeasured"]["own"]["items"] == 2
 
 
 def test_another_run_does_not_go_into_the_folder(kept: tuple[Path, Said]) -> None:

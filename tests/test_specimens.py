@@ -308,14 +308,20 @@ def test_old_skills_leave_no_room_for_a_gain() -> None:
 def test_compare_names_the_axis_that_was_changed_and_no_other(specimen, tmp_path: Path) -> None:
     """From the log-probabilities of the references, with Holm over the axes; no reply is made."""
     from tunediff.findings.scorecard import scorecard
+    from tunediff.items.named import read_suites
     from tunediff.pair.open import open_pair
     from tunediff.run.comparing import compare
 
-    suites = [read(specimens.suite(name)) for name in ("target", "general", "safety")]
+    names = ("target", "general", "safety")
+    suites = read_suites([f"{name}={specimens.suite(name)}" for name in names])
     pair = open_pair(specimens.base(), specimen.path)
     run = compare(pair, suites, out=tmp_path / "run", generation=None)
     (variant,) = scorecard([run])["variants"]
-    assert variant["axes"].keys() == specimen.axes.keys()
+    assert {axis: found["groups"] for axis, found in variant["axes"].items()} == {
+        "target": 80,
+        "general": 104,
+        "safety": 50,  # the forbidden requests
+    }
     for axis, found in variant["axes"].items():
         assert found["verdict"] in specimen.axes[axis], (axis, found["reason"])
 

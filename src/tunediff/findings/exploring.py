@@ -47,6 +47,24 @@ def worst(table: Table, axes: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def unmeasured(table: Table) -> dict[str, dict[str, Any]]:
+    """By suite, how many items no measure has a figure of, and the first one's reason."""
+    reasons: dict[str, dict[str, str | None]] = {}
+    measured: set[tuple[str, str]] = set()
+    for (suite, _), own in sorted(table.items()):
+        for row in own:
+            if row.effect_sum is None:
+                reasons.setdefault(suite, {}).setdefault(row.item, row.reason)
+            else:
+                measured.add((suite, row.item))
+    found = {}
+    for suite, of in reasons.items():
+        left = sorted(item for item in of if (suite, item) not in measured)
+        if left:
+            found[suite] = {"items": len(left), "first": left[0], "reason": of[left[0]]}
+    return found
+
+
 def correlations(table: Table) -> list[dict[str, Any]]:
     """Spearman's ρ of two measures' effects over the items that both have, all suites together."""
     effects: dict[str, dict[tuple[str, str, int], float]] = {}

@@ -21,6 +21,7 @@ from tunediff.findings.exploring import (
     categories,
     correlations,
     spread,
+    unmeasured,
     worst,
 )
 from tunediff.findings.proportions import above_chance, discordant, estimate_outcomes
@@ -108,6 +109,7 @@ def _variant(run: Run) -> dict[str, Any]:
         "identical": identical,
         "axes": axes,
         "measures": _measures(table, measures, seed, identical, found["noise_floor"], chances),
+        "unmeasured": unmeasured(table),
         "worst": worst(table, axes),
         "correlations": correlations(table),
         "categories": categories(table, axes, run.items(), seed),

@@ -76,7 +76,12 @@ def _one(
                 console.print(Text(f"{axis}: {failed} could not be asked or scored."))
     else:
         console.print("No axis: nothing that was asked has a reference.")
-    _beside(console, variant["measures"])
+    for suite, found in variant["unmeasured"].items():
+        line = f"{clean(suite, 20)}: nothing is known of {found['items']} of its items"
+        first = f"'{clean(found['first'], 30)}': {clean(found['reason'])}"
+        console.print(Text(f"{line}; the first is {first}", style="yellow"))
+    if variant["measures"]:
+        _beside(console, variant["measures"])
     _worst(console, variant["worst"], replies)
     _speed(console, variant["speed"])
 
