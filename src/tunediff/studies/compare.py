@@ -163,7 +163,8 @@ def _keep_names(out: Path, names: Sequence[str]) -> None:
                 "Choose another folder, or give the same tuned models in the same order.",
             )
         return
-    if out.exists() and any(out.iterdir()):
+    killed = VARIANTS + files.TEMPORARY  # what is left where this was killed in its middle
+    if out.exists() and any(p.name != killed for p in out.iterdir()):
         raise RunError(f"{out} is not empty and not such a run.", "Choose a new or empty folder.")
     files.make_folder(out)
     files.write_whole(path, (json.dumps(list(names)) + "\n").encode())
