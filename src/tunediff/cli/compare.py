@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tunediff.cli.output import printing
+from tunediff.cli.output import Interrupted, printing
 from tunediff.errors import UsageError
 
 
@@ -59,6 +60,15 @@ def compare(
         int | None,
         typer.Option(
             "--limit", metavar="N", min=1, help="Only the first N items of each suite: a look."
+        ),
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            metavar="NAME",
+            help="Only this measure beside those that judge the axes; FILE.py:NAME is a Measure of "
+            "your own. Repeatable. Default: every measure.",
         ),
     ] = None,
     template: Annotated[
@@ -135,7 +145,7 @@ def compare(
     from tunediff.report.scorecard import draw
     from tunediff.report.tables import write_tables
     from tunediff.report.terminal import Printer
-    from tunediff.studies.compare import measure_compare, suites_or_built_in
+    from tunediff.studies.compare import choose_measures, measure_compare, suites_or_built_in
     from tunediff.values import Generation
 
     if samples > 1 and temperature == 0:
@@ -147,8 +157,9 @@ def compare(
     generation = None
     if max_new_tokens:
         generation = Generation(max_new_tokens, temperature, top_p, tuple(stop or ()), seed)
+    measures = choose_measures(measure or ())
     printer = Printer()
-    with ExitStack() as stack:
+    with _interruptible(out), ExitStack() as stack:
         folder = out
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
@@ -161,6 +172,7 @@ def compare(
                 template=template,
                 generation=generation,
                 samples=samples,
+                measures=measures,
                 progress=progress,
                 seed=seed,
                 max_length=max_length,
@@ -187,3 +199,16 @@ def compare(
                 else:
                     sys.stdout.write("\nNothing is kept; give --out RUN to keep the replies.\n")
     return 0
+
+
+@contextmanager
+def _interruptible(out: Path | None) -> Iterator[None]:
+    """Say what an interrupted comparison left behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Nothing is kept without --out RUN; with it, a run goes on where it stopped."
+            if out is None
+            else "What was finished is kept; the same command goes on from there."
+        ) from None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tunediff import __version__
-from tunediff.measures import CHOICES, REPLIES, SAMPLES, TOKENS
+from tunediff.measures import ALL
 from tunediff.measures.tokens import nll
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
@@ -50,6 +50,8 @@ OF_REPLIES: tuple[Measure, ...] = tuple(
 )
 """How likely both models find what base said, and what tuned said."""
 
+EVERY: tuple[Measure, ...] = (*ALL, *OF_REPLIES)
+
 Replied = Mapping[tuple[str, str, int], Reply]
 """Replies of base that are known already, by suite, item and sample."""
 
@@ -69,6 +71,7 @@ def compare(
     part_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
     known: Replied | None = None,
+    measures: Sequence[Measure] = EVERY,
     begin: Callable[[], None] | None = None,
 ) -> Run:
     """Ask both models everything that the suites hold, and keep what all measures say.
@@ -86,6 +89,7 @@ def compare(
         allow_truncation: keep the first ids of a longer item, and count it.
         part_tokens: about so many tokens are lost by a kill, at most.
         progress: called with the tokens done and their total.
+        measures: what is measured.
         known: base's replies, where another variant's run made them: base answers once.
         begin: called when all is found to be askable, before anything is written.
 
@@ -100,7 +104,7 @@ def compare(
         sampling.check(generation)
     parts = list(plan(pair, suites, generation, samples, form, max_length, allow_truncation,
                        part_tokens))  # fmt: skip
-    measures = (*TOKENS, *CHOICES, *REPLIES, *SAMPLES, *OF_REPLIES)
+    chosen = _by_need(measures)
     settings = dict(pair.settings)
     identity = {
         "tunediff": __version__,
@@ -155,13 +159,13 @@ def compare(
             if part.way == "replies":
                 assert generation is not None
                 note["answered"] = _answer(
-                    pair, recorder, k, part, generation, samples, variant, known or {}
+                    pair, recorder, k, part, chosen, generation, samples, variant, known or {}
                 )
             elif part.way == "choices":
-                rows = _choice_rows(pair, part, variant)
+                rows = _choice_rows(pair, part, chosen["choices"], variant)
                 recorder.write_part(k, rows, asking.token_columns([], ""), [])
             else:
-                _score(pair, recorder, k, part, variant)
+                _score(pair, recorder, k, part, chosen["scores"], variant)
             done += part.cost
             if progress is not None:
                 progress(done, total)
@@ -172,28 +176,46 @@ def compare(
         return recorder.finish()
 
 
-def _score(pair: Pair, recorder: Recorder, k: int, part: Part, variant: str) -> None:
+def _by_need(measures: Sequence[Measure]) -> Mapping[str, Sequence[Measure]]:
+    """The measures by what their function is given; those of replies that were scored apart."""
+    found: dict[str, list[Measure]] = {
+        need: [] for need in ("scores", "choices", "replies", "samples", "scored replies")
+    }
+    for m in measures:
+        need = "scores" if m.needs == ("nll",) else m.needs[0]
+        found["scored replies" if m in OF_REPLIES else need].append(m)
+    return found
+
+
+def _score(
+    pair: Pair,
+    recorder: Recorder,
+    k: int,
+    part: Part,
+    measures: Sequence[Measure],
+    variant: str,
+) -> None:
     scored = list(asking.scores_of(pair, part.asked))
     recorder.write_part(
         k,
         [
-            *asking.score_rows(part.asked, scored, TOKENS, part.suite, variant),
-            *_left_out(part, TOKENS, variant),
+            *asking.score_rows(part.asked, scored, measures, part.suite, variant),
+            *_left_out(part, measures, variant),
         ],
         asking.token_columns(scored, part.suite),
         [asking.probe_line(scores, part.suite, pair) for scores in scored],
     )
 
 
-def _choice_rows(pair: Pair, part: Part, variant: str) -> list[Row]:
+def _choice_rows(pair: Pair, part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
     scores = asking.scores_of(pair, part.asked)
     rows: list[Row] = []
     for item, own in by_item(part.asked):
         choices = _gathered(item.id, own, [next(scores) for _ in own])
-        for m in CHOICES:
+        for m in measures:
             found = m.function(item, choices)
             rows.append(asking.row_of(m.name, item, found, part.suite, variant))
-    return [*rows, *_left_out(part, CHOICES, variant)]
+    return [*rows, *_left_out(part, measures, variant)]
 
 
 def _left_out(part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
@@ -223,6 +245,7 @@ def _answer(
     recorder: Recorder,
     k: int,
     part: Part,
+    chosen: Mapping[str, Sequence[Measure]],
     generation: Generation,
     samples: int,
     variant: str,
@@ -258,16 +281,16 @@ def _answer(
     for a, said in zip(part.asked, replies, strict=True):
         item = plain(a.item)
         for sample, (base, tuned) in enumerate(said):
-            for m in REPLIES:
+            for m in chosen["replies"]:
                 found = m.function(item, base, tuned)
                 rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
             sides = {"base": asdict(base), "tuned": asdict(tuned)}
             lines.append({"suite": part.suite, "item": a.item.id, "sample": sample, **sides})
-        for m in SAMPLES if samples > 1 else ():
+        for m in chosen["samples"] if samples > 1 else ():
             found = m.function(item, [b for b, _ in said], [t for _, t in said])
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
-    rows += _left_out(part, REPLIES, variant)
-    if "scores" in pair.offers:
+    rows += _left_out(part, chosen["replies"], variant)
+    if chosen["scored replies"] and "scores" in pair.offers:
         rows += _rows_of_replies(pair, part, replies, variant)
     recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
     return {"tokens": made, "seconds": seconds}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from tunediff.errors import InputError, RunError, UsageError
+from tunediff.findings.scorecard import PRIMARY
+from tunediff.items.bounds import shown
 from tunediff.items.named import BUILT_IN, read_suites
 from tunediff.items.read import content_hash
 from tunediff.pair.open import RECORDED, open_pair
 from tunediff.run import files
-from tunediff.run.comparing import Replied, compare
+from tunediff.run.comparing import EVERY, Replied, compare
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
-from tunediff.values import Generation, Reply, Suite
+from tunediff.values import Generation, Measure, Reply, Suite
 
 VARIANTS = "variants.json"
 TEMPLATES = ("raw", "chat", "both")
@@ -109,6 +113,50 @@ def open_runs(folder: Path | str) -> list[Run]:
     if not names.is_file():
         return [Run.open(folder)]
     return [Run.open(folder / name) for name in json.loads(names.read_bytes())]
+
+
+def choose_measures(names: Sequence[str]) -> tuple[Measure, ...]:
+    """The measures of these names and the axes' primaries; without a name, every measure.
+
+    A name is one of tunediff's, or ``FILE.py:NAME``: a ``Measure`` in a Python file of the user's.
+
+    Raises:
+        UsageError: there is no such measure.
+
+    """
+    if not names:
+        return EVERY
+    known = {m.name: m for m in EVERY}
+    primaries = {name for choices in PRIMARY.values() for name in choices}
+    chosen = {name: known[name] for name in known if name in primaries or name in names}
+    for name in names:
+        path, _, attribute = name.rpartition(":")
+        if path.endswith(".py"):
+            own = _own_measure(Path(path), attribute)
+            chosen[own.name] = own
+        elif name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UsageError(
+                f"There is no measure {shown(name)}."
+                + (f" Did you mean {near[0]}?" if near else ""),
+                f"The measures are {', '.join(known)}; or FILE.py:NAME of your own.",
+            )
+    return tuple(chosen.values())
+
+
+def _own_measure(path: Path, name: str) -> Measure:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise UsageError(f"There is no Python file {path}.", "Give --measure FILE.py:NAME.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not isinstance(found, Measure):
+        raise UsageError(
+            f"{path} has no Measure named {name!r}.",
+            "Write NAME = Measure(…) in it, from tunediff.values.",
+        )
+    return found
 
 
 def suites_or_built_in(
