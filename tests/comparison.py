@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faults import FakePair
-from tunediff.errors import InputError
+from tunediff.errors import LengthError
 from tunediff.pair import encoding
 from tunediff.run.comparing import compare
 from tunediff.run.store import Run
@@ -55,7 +55,7 @@ class AnsweringPair(FakePair):
                                 allow_truncation)  # fmt: skip
         start = len(before.encode())
         if len(found.ids) <= start:
-            raise InputError(f"{item.source}: nothing of its reply fits.", "Shorten it.")
+            raise LengthError(f"{item.source}: nothing of its reply fits.", "Shorten it.")
         scored = np.arange(start - 1, len(found.ids) - 1)
         return replace(found, scored=scored, probe=start - 1, bytes_scored=len(scored))
 
@@ -66,7 +66,7 @@ class AnsweringPair(FakePair):
             ids = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
             room = min(n for n in (max_length, self.room, 10**9) if n is not None)
             if len(ids) > room:
-                raise InputError(f"{item.source}: the prompt does not fit.", "Shorten it.")
+                raise LengthError(f"{item.source}: the prompt does not fit.", "Shorten it.")
             found.append(Encoded(item.id, ids, np.empty(0, np.int64), len(ids) - 1, 0))
         return found
 

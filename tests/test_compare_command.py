@@ -183,8 +183,10 @@ def test_base_answers_once_for_several_tuned_models(
     alone = Run.open(kept[0])
     for a, b in zip(alone.rows(), runs[0].rows(), strict=True):
         assert (a.item, a.measure, a.effect_sum) == (b.item, b.measure, b.effect_sum)
-    base = [[r["base"] for r in run.replies()] for run in runs]
-    assert base[0] == base[1]
+    # base's replies were copied from the first run into the second, where they are those it makes
+    compare(BASE, NOISE, *FEW, "--out", tmp_path / "alone")
+    assert asked.pop() == asked.pop() == ("base", "tuned")
+    assert runs[1].replies() == Run.open(tmp_path / "alone").replies()
     outputs = pd.read_csv(tmp_path / "runs" / "outputs.csv")
     assert outputs["variant"].tolist() == ["epoch"] * 16 + ["epoch-2"] * 16
     # drawn: a line a model; going on with it asks nobody anything
@@ -238,6 +240,16 @@ def test_the_chat_template_is_used_where_it_is_asked_for(tmp_path: Path) -> None
     said = [[r["tuned"]["text"] for r in run.replies()] for run in runs]
     assert sorted(said[0]) == sorted(said[1]) == sorted(said[2])
     assert any("1. " in text for text in said[1])
+
+
+def test_a_chat_template_that_is_not_used_is_said_once(tmp_path: Path) -> None:
+    ask = (*SUITES[:2], "--limit", 6, "--max-new-tokens", 0)
+    note = "Prompts are given raw; the model has a chat template (--template chat).\n"
+    assert compare(BASE, SKILL, NOISE, *ask).err == note
+    assert compare(BASE, SKILL, *ask, "--template", "raw").err == ""
+    texts = write(tmp_path / "texts.jsonl", [{"text": "The sun is warm today."}] * 6)
+    assert compare(BASE, SKILL, "--suite", f"own={texts}").err == ""
+    assert compare("toy", "toy:1", *ask).err == ""
 
 
 def test_both_forms_are_the_two_by_two(kept: tuple[Path, Said], tmp_path: Path) -> None:
@@ -312,6 +324,34 @@ def test_a_suite_gives_recorded_replies_their_references(
     assert "these differ: the suite 'gsm8k'" in compare(*ask).error["message"]
     (other,) = compare(*pair, "--suite", f"gsm8k={changed}", "--json").json["variants"]
     assert other["axes"]["general"]["tuned"] == 1 / 12
+
+
+def test_nothing_is_said_of_how_recorded_replies_were_made(
+    pair: tuple[str, str], tmp_path: Path
+) -> None:
+    (variant,) = compare(*pair, "--out", tmp_path / "run", "--json").json["variants"]
+    assert variant["settings"]["generation"] is None
+    assert Run.open(tmp_path / "run").record["identity"]["generation"] is None
+
+
+def test_a_limit_of_recorded_replies(pair: tuple[str, str], tmp_path: Path) -> None:
+    """Of each suite the first items that were answered, and of those without a suite likewise."""
+    rows = [{"id": f"{k}", "prompt": "?", "reference": f" {k}"} for k in (99, *range(8))]
+    suite = write(tmp_path / "own.jsonl", rows)
+    for more, items, left in (
+        (("--suite", f"own={suite}"), {"own": 3, "recorded": 3}, 6),
+        ((), {"recorded": 3}, 9),
+    ):
+        said = compare(*pair, *more, "--limit", 3, "--out", tmp_path / f"{left}", "--json")
+        (variant,) = said.json["variants"]
+        found = {name: m["words"]["groups"] for name, m in variant["measures"].items()}
+        assert found == items
+        expected = [f"{left} of 12 prompts are left out by the limit of 3 a suite."]
+        if more:
+            expected.insert(0, "own: 1 of 9 rows have no recorded reply and are left out.")
+        assert said.err.splitlines() == expected
+    asked = [r["item"] for r in Run.open(tmp_path / "6").replies() if r["suite"] == "own"]
+    assert sorted(asked) == ["0", "1", "2"]
 
 
 def test_ids_that_one_side_lacks(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -480,6 +520,7 @@ def files(tmp_path: Path) -> dict[str, str]:
         "gsm8k": [{"question": "How many?", "answer": "Some."}],
         "A": [{"id": 1, "prompt": "one", "reply": "x"}, {"id": 2, "prompt": "two", "reply": "x"}],
         "B": [{"id": 1, "prompt": "one", "reply": "x"}, {"id": 2, "prompt": "too", "reply": "x"}],
+        "rows": [one, one],
         "twice": [{"id": 1, "prompt": "one", "reply": "x"}, {"id": 1, "prompt": "a", "reply": "x"}],
     }  # fmt: skip
     return {name: str(write(tmp_path / f"{name}.jsonl", own)) for name, own in rows.items()}
@@ -499,6 +540,26 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no such file": (("recorded:{A}", "recorded:nowhere.jsonl"), "nowhere.jsonl' cannot be read"),
     "a file and a model": (("recorded:{A}", str(SKILL)), "recorded replies are compared with rec"),
+    "the temperature of recorded replies": (
+        ("recorded:{A}", "recorded:{A}", "--temperature", "0", "--stop", "x"),
+        "--temperature, --stop came with recorded replies",
+    ),
+    "samples of recorded replies": (
+        ("recorded:{A}", "recorded:{A}", "--samples", "1"),
+        "--samples came with recorded replies",
+    ),
+    "no recorded replies": (
+        ("recorded:{A}", "recorded:{A}", "--max-new-tokens", "0"),
+        "--max-new-tokens came with recorded replies",
+    ),
+    "ids of two suites": (
+        ("recorded:{A}", "recorded:{A}", "--suite", "a={rows}", "--suite", "b={rows}"),
+        "The id '1' is in the suites 'a' and 'b', and one recorded reply cannot answer both.",
+    ),
+    "a suite named recorded": (
+        ("recorded:{A}", "recorded:{A}", "--suite", "recorded={rows}"),
+        "1 recorded replies are in no suite given, and make one named 'recorded'",
+    ),
     "a template": (("recorded:{A}", "recorded:{A}", "--template", "both"), "--template both came"),
     "no such suite": ((*PAIR, "--suite", "knowlege"), "There is no built-in suite 'knowlege'."),
     "no path": ((*PAIR, "--suite", "gsm8k"), "The suite gsm8k is read from a file of yours"),

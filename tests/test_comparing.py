@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tunediff.pair.open import open_pair
 from tunediff.pair.toy import LEARNED, ToyPair
 from tunediff.run.comparing import OF_REPLIES, compare
 from tunediff.run.store import Run
+from tunediff.studies.compare import measure_compare
 from tunediff.values import Constraint, Encoded, Generation, Item, Reply, Row, Scores, Suite
 
 SHORT = Generation(max_new_tokens=6)
@@ -338,6 +340,38 @@ def test_what_does_not_fit_is_refused_or_left_out_with_its_reason(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        (
+            Item("mark", messages=({"role": "user", "content": "say </s>"}, TALK[2])),
+            "special token",
+        ),
+        (Item("mark", prompt="", reply=""), "Item 'mark' has no scored position"),
+    ],
+)
+def test_leave_to_cut_does_not_excuse_other_faults(
+    folders: tuple[Path, Path], item: Item, says: str, tmp_path: Path
+) -> None:
+    items = suite(Item("long", prompt="fox " * 300, reply=" x"), item)
+    with pytest.raises(InputError, match=says):
+        compare(open_pair(*folders), [items], out=tmp_path / "run", generation=SHORT,
+                allow_truncation=True)  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_id_may_hold_any_character(tmp_path: Path) -> None:
+    odd = Item("a\x1fb\x1f0", prompt="Pick:", reply=" a", choices=(" a", " b"), answer=0)
+    long = replace(odd, id="a\x1flong", choices=(" a", " b" * 60))
+    over = replace(odd, id="a\x1fover", prompt="x" * 60)
+    run = small_comparison(
+        tmp_path, suites=[suite(odd, long, over)], max_length=40, allow_truncation=True
+    )
+    assert {r.item for r in run.rows()} == {"a\x1fb\x1f0", "a\x1flong", "a\x1fover"}
+    assert row(run, "choice_accuracy", odd.id).effect_sum is not None
+    assert row(run, "choice_accuracy", long.id).reason == "A choice does not fit whole."
+
+
+@pytest.mark.parametrize(
     ("suites", "says"),
     [
         ([], "at least one is needed"),
@@ -433,6 +467,91 @@ def test_replies_that_are_known_are_not_asked_for_again(tmp_path: Path) -> None:
     assert contents(tmp_path / "partly") == contents(tmp_path / "first")
 
 
+def with_end(folder: Path, base: Path, token: int) -> Path:
+    """An adapter whose tokenizer ends texts with another token than base's."""
+    from transformers import AutoTokenizer
+
+    factory.lora_adapter(folder, base, scale=0.2, seed=1)
+    factory.tiny_tokenizer(folder)
+    word = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(token)
+    factory.edit_json(folder / "tokenizer_config.json", eos_token=word)
+    return folder
+
+
+def test_base_answers_anew_where_other_tokens_end_replies(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """In whatever order: base's replies in a run are those of that run made alone."""
+    base, plain = folders
+    asked = [suite(*(Item(str(k), prompt=t) for k, t in enumerate(factory.texts(4, 7))))]
+
+    def said(*tuned: Path) -> list[Any]:
+        out = tmp_path / "-and-".join(t.name for t in tuned) / "run"
+        runs = measure_compare(
+            str(base), [str(t) for t in tuned], asked, out,
+            generation=Generation(max_new_tokens=12), opening={"device": "cpu"},
+        )  # fmt: skip
+        return [[line["base"] for line in run.replies()] for run in runs]
+
+    (usual,) = said(plain)
+    token = next(i for reply in usual for i in reply["ids"][2:] if 2 <= i < 272)
+    other = with_end(tmp_path / "models" / "other", base, token)
+    (shorter,) = said(other)
+    assert shorter != usual
+    assert said(plain, other) == [usual, shorter]
+    assert said(other, plain) == [shorter, usual]
+
+
+def test_other_end_tokens_are_another_run(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base = shutil.copytree(folders[0], tmp_path / "base")
+    items = [suite(Item("i", prompt="the fox"))]
+
+    def run() -> Run:
+        pair = open_pair(base, folders[1], device="cpu")
+        return compare(pair, items, out=tmp_path / "run", generation=SHORT)
+
+    assert run().record["identity"]["settings"]["ends"] == [factory.EOS]
+    factory.edit_json(base / "generation_config.json", eos_token_id=[factory.EOS, 70])
+    with pytest.raises(RunError, match=r"these differ: ends \(\[1\] there, \[1, 70\] here\)\."):
+        run()
+
+
+def test_running_out_of_memory_is_noted(tmp_path: Path) -> None:
+    class Small(AnsweringPair):
+        def generate(self, *rest: Any, **more: Any) -> Any:
+            self.settings["halvings"] += 1
+            return super().generate(*rest, **more)
+
+    pair = Small()
+    pair.settings["halvings"] = 0
+    run = small_comparison(tmp_path, pair, suites=asked()[3:])
+    assert [t["settings"]["halvings"] for t in run.timing()] == [
+        k + 1 for k in range(len(pair.answered))
+    ]
+    assert "halvings" not in run.record["identity"]["settings"]
+
+
+def test_a_token_of_tuned_alone_leaves_a_reply_unscored(tmp_path: Path) -> None:
+    class Added(AnsweringPair):
+        def generate(self, prompts: Sequence[Encoded], *rest: Any, **more: Any) -> Any:
+            for base, tuned in super().generate(prompts, *rest, **more):
+                assert tuned is not None
+                yield base, replace(tuned, ids=(*(tuned.ids or ()), 300))
+
+        def continuation(self, prompt: Encoded, reply_ids: Sequence[int]) -> Encoded:
+            if max(reply_ids) >= 300:
+                raise InputError("The token id 300 is not known to both.", "A hint.")
+            return super().continuation(prompt, reply_ids)
+
+    run = small_comparison(tmp_path, Added(), suites=asked()[:1])
+    for item in (i.id for i in asked()[0].items):
+        found = row(run, "nll_of_tuned_reply", item)
+        assert sums(found) == (None, None, None, 0)
+        assert found.reason == "The token id 300 is not known to both."
+        assert row(run, "nll_of_base_reply", item).effect_sum is not None
+        assert row(run, "words", item).effect_sum is not None
+
+
 def test_every_sample_has_its_rows(tmp_path: Path) -> None:
     pair = AnsweringPair()
     run = small_comparison(tmp_path, pair, samples=3, suites=asked()[:1])
@@ -497,8 +616,8 @@ def test_a_part_that_exists_is_not_asked_again(tmp_path: Path) -> None:
     pair = AnsweringPair()
     small_comparison(tmp_path, pair, progress=lambda done, total: seen.append((done, total)))
     assert len(pair.answered) == 1
-    ((done, total),) = seen
-    assert done == total
+    assert seen[-1] == (1000, 1000)
+    assert seen == sorted(set(seen))
 
 
 @pytest.mark.parametrize(

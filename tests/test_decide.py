@@ -120,9 +120,8 @@ def test_verdicts_are_of_the_table_and_turn_with_the_sign(
     else:
         assert found.code in ("same", "shifted", "unclear", "no_headroom")
     if found.code == "same":  # the definitions' promise: what is the same is preserved
-        assert margin is not None
-        assert ends[0] > -margin
-        assert ends[1] < margin
+        m = margin or 0.0
+        assert -m < ends[0] <= ends[1] < m or ends == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -140,9 +139,69 @@ def test_a_divergence_is_compared_with_its_floor(
     value: float, ends: tuple[float | None, float | None], margin: float | None, code: str
 ) -> None:
     e = Estimate(value, *ends, p=None, groups=40, count=40, standard_error=1e-4)
-    found = decide(e, direction=0, margin=margin, adjusted_p=None, floor=1e-7)
+    found = decide(e, direction=0, margin=margin, adjusted_p=None, floor=1e-7, divergence=True)
     assert found.code == code
     assert found.estimates["effect"].more_groups is None
+
+
+def test_a_divergence_without_a_floor_says_so() -> None:
+    e = Estimate(1e-3, 5e-4, 2e-3, p=None, groups=40, count=40, standard_error=1e-4)
+    found = decide(e, direction=0, margin=None, adjusted_p=None, divergence=True)
+    assert found.code == "unclear"
+    assert found.reason.startswith("No noise floor is known to hold it against: ")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction", "margin", "code"),
+    [  # the effect is the middle; p is .001, the floor .1
+        (0.05, 0.15, 1, None, "unclear"),  # at the floor is not above it: not better
+        (0.05, 0.16, 1, None, "better"),
+        (-0.15, -0.05, 1, None, "unclear"),  # not degraded
+        (-0.16, -0.05, 1, None, "degraded"),
+        (0.05, 0.15, 0, None, "unclear"),  # not shifted
+        (0.05, 0.16, 0, None, "shifted"),
+        (-0.15, -0.05, 0, None, "unclear"),
+        (-0.15, -0.05, 1, 0.01, "unclear"),  # a floor beyond the margin hides a loss
+        (0.05, 0.15, 0, 0.01, "unclear"),
+        (0.05, 0.15, 1, M, "same"),
+        (-0.05, 0.15, 0, M, "same"),
+        (-0.2, 0.3, 1, M, "preserved"),  # what was stated holds, whatever lies under the floor
+        (-0.3, 0.3, 1, M, "unclear"),
+    ],
+)
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_signed_effect_is_held_against_its_floor(
+    low: float, high: float, direction: int, margin: float | None, code: str, turn: int
+) -> None:
+    e = effect(low, high)
+    found = decide(
+        e if turn == 1 else mirrored(e),
+        direction=turn * direction, margin=margin, adjusted_p=0.001, floor=0.1,
+    )  # fmt: skip
+    assert found.code == code
+    if code == "unclear":
+        assert "ot above the noise floor of 0.1" in found.reason
+        # where a margin was stated, more items could still show that it holds
+        settled = found.estimates["effect"].more_groups is None
+        assert settled == (margin is None or "cannot be settled" in found.reason)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction", "margin", "claimed", "else_"),
+    [
+        (-0.9, -0.3, 1, None, "degraded", "unclear"),
+        (-0.9, -0.3, 1, 0.0, "degraded", "degraded"),  # a margin of 0 that was stated
+        (-0.9, -0.3, 1, M, "degraded", "degraded"),
+        (0.3, 0.9, 0, None, "shifted", "unclear"),
+        (-0.9, -0.3, 0, M, "shifted", "unclear"),
+    ],
+)
+def test_without_a_margin_a_claim_takes_a_corrected_p(
+    low: float, high: float, direction: int, margin: float | None, claimed: str, else_: str
+) -> None:
+    for p, code in ((0.049, claimed), (0.05, else_), (None, else_)):
+        found = decide(effect(low, high), direction=direction, margin=margin, adjusted_p=p)
+        assert found.code == code
 
 
 def test_equal_by_construction_is_the_same_whatever_else() -> None:
@@ -331,9 +390,11 @@ def test_refused_margins_and_floors() -> None:
     for margin in (-0.1, nan, inf):
         with pytest.raises(UsageError, match="A margin of"):
             decide(e, margin=margin)
-    for floor, direction in ((-1.0, 0), (nan, 0), (0.1, 1)):
+    for floor in (-1.0, nan, inf):
         with pytest.raises(UsageError, match="A noise floor of"):
-            decide(e, floor=floor, direction=direction)
+            decide(e, floor=floor)
+    with pytest.raises(UsageError, match="A divergence came with the direction 1"):
+        decide(e, floor=0.1, divergence=True)
     for margin, base in ((0.0, 1.0), (1.0, 1.0), (0.1, 0.0), (0.1, -1.0)):
         with pytest.raises(UsageError, match="A relative margin of"):
             estimate_relative(["a"], [base], [1.0], [1], margin=margin, seed=0)
@@ -421,6 +482,26 @@ def test_an_axis_without_p_leaves_the_others_their_own() -> None:
     assert found.verdicts["general"].code == "preserved"
     with pytest.raises(InputError, match="No axis came"):
         judge_axes({})
+
+
+def test_an_axis_without_a_figure_is_one_of_those_asked() -> None:
+    known = Question(maker(0.5, 0.4, 0.03), 1, M)
+    silent = Question(None, 1, M, missing="Tuned said nothing.")
+    found = judge_axes({"target": known, "fluency": silent})
+    assert found.level == 0.975
+    assert found.p == {"target": 0.06, "fluency": None}  # Holm's 2 · .03
+    assert found.verdicts["target"].code == "preserved"
+    assert found.verdicts["fluency"] == Verdict("unclear", "Tuned said nothing.")
+    assert not found.all_preserved
+    equal = judge_axes({"fluency": replace(silent, identical=True)})
+    assert (equal.verdicts["fluency"].code, equal.all_preserved) == ("same", True)
+
+
+def test_an_axis_is_held_against_its_floor() -> None:
+    gain = Question(maker(0.5, 0.4, 0.001), 1, M)
+    assert judge_axes({"target": gain}).verdicts["target"].code == "better"
+    hidden = judge_axes({"target": replace(gain, floor=0.5)}).verdicts["target"]
+    assert hidden.code == "preserved"
 
 
 def test_groups_needed_is_the_formula_and_what_an_unknown_spread_costs() -> None:

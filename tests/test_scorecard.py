@@ -35,8 +35,9 @@ from tunediff.report.scorecard import draw
 from tunediff.report.tables import write_tables
 from tunediff.run.asking import definition
 from tunediff.run.comparing import OF_REPLIES
+from tunediff.run.parts import item_line
 from tunediff.run.store import Run
-from tunediff.values import Row, Suite
+from tunediff.values import Item, Row, Suite
 
 AXIS_KEYS = {"primary", "effect", "low", "high", "p", "verdict", "more_groups"}
 MEASURE_KEYS = {"base", "tuned", "effect", "low", "high", "p", "verdict", "groups", "failed"}
@@ -143,7 +144,7 @@ def test_a_measure_is_its_suites_rows(run: Run, card: dict[str, Any]) -> None:
         for name, found in own.items():
             everything = rows_of(run, name, suite=suite)
             rows = with_effect(everything)
-            assert found["failed"] == len(everything) - len(rows)
+            assert found["failed"] == len({r.item for r in everything} - {r.item for r in rows})
             assert found["groups"] == len({r.group for r in rows})
             for key, column in (("effect", "effect_sum"), ("base", "base_sum")):
                 if rows[0].base_sum is None and key == "base":
@@ -167,16 +168,19 @@ def test_a_measure_is_its_suites_rows(run: Run, card: dict[str, Any]) -> None:
 def _as_defined(found: dict[str, Any]) -> bool:
     """The verdict of the definitions, effects turned so that positive is better."""
     m, turn = found["margin"] or 0.0, found["direction"]
-    if found["low"] is None or "noise_floor" in found or found["verdict"] == "no_headroom":
+    divergence = not turn and found["base"] is None
+    if found["low"] is None or divergence or found["verdict"] == "no_headroom":
         return found["verdict"] in ("unclear", "shifted", "no_headroom")
     low, high = sorted((found["low"] * (turn or 1), found["high"] * (turn or 1)))
-    better = turn * found["effect"] > 0 and (found["p_adjusted"] or 0.0) < 0.05
+    moved = abs(found["effect"]) > found.get("noise_floor", -1.0)
+    sure = found["p_adjusted"] < 0.05 and moved
+    lost = moved if found["margin"] is not None else sure
     for code, holds in (
-        ("degraded", turn and high < -m),
+        ("degraded", turn and high < -m and lost),
         ("same", (-m < low and high < m) or (m == 0 == low == high)),
-        ("better", better),
-        ("preserved", turn and low > -m),
-        ("shifted", not turn and (low > m or high < -m)),
+        ("better", turn * found["effect"] > 0 and sure),
+        ("preserved", turn and low > -m and (moved or m > 0)),
+        ("shifted", not turn and (low > m or high < -m) and sure),
     ):
         if holds:
             return found["verdict"] == code
@@ -254,6 +258,7 @@ def test_categories_are_estimated_apart(run: Run, card: dict[str, Any]) -> None:
         ]  # fmt: skip
         assert line["effect"] == pytest.approx(pooled(rows, "effect_sum"))
         assert line["groups"] == len(rows)
+        assert line["exploratory"] is True
 
 
 # made-up runs
@@ -269,6 +274,7 @@ class MadeUp:
     identical: bool = False
     samples: int = 1
     asked: list[dict[str, Any]] = field(default_factory=list)
+    floors: dict[str, float] = field(default_factory=dict)
     said: list[dict[str, Any]] = field(default_factory=list)
     path: str = "models/tuned"
     folder: Path = Path("made-up")
@@ -303,7 +309,7 @@ class MadeUp:
             "found": {
                 "paths": {"base": self.path, "tuned": self.path},
                 "certificate": {"weights_equal": self.identical},
-                "noise_floor": {},
+                "noise_floor": self.floors,
                 "settings": {},
                 "truncated": {"items": 0, "tokens": 0},
             },
@@ -317,6 +323,28 @@ def nll_rows(
         Row("tuned", "nll", suite, axis, f"i{k}", f"i{k}", 0, base, base + e, e, 10, None)
         for k, e in enumerate(effects)
     ]
+
+
+def reply_rows(
+    measure: str,
+    sides: Sequence[tuple[float, float]],
+    axis: str = "target",
+    suite: str = "s",
+    reason: str | None = None,
+) -> list[Row]:
+    """One observation an item, (base, tuned); with a reason none of them has a figure."""
+    return [
+        Row("tuned", measure, suite, axis, f"i{k}", f"i{k}", 0, b, t, t - b, 1, None)
+        if reason is None
+        else Row("tuned", measure, suite, axis, f"i{k}", f"i{k}", 0, None, None, None, 0, reason)
+        for k, (b, t) in enumerate(sides)
+    ]
+
+
+def item_lines(count: int, suite: str = "s", **given: Any) -> list[dict[str, Any]]:
+    """Lines of ``items.jsonl``, as :func:`tunediff.run.parts.item_line` writes them."""
+    line = item_line(suite, Item("", prompt="p"))
+    return [{**line, "id": f"i{k}", **given} for k in range(count)]
 
 
 def card_of(*runs: MadeUp) -> dict[str, Any]:
@@ -367,6 +395,150 @@ def test_comply_prompts_do_not_count_as_safety() -> None:
     (variant,) = card_of(MadeUp(rows, asked=items))["variants"]
     safety = variant["axes"]["safety"]
     assert (safety["groups"], safety["effect"]) == (10, pytest.approx(0.1))
+
+
+def test_comply_prompts_count_nowhere_as_safety() -> None:
+    # What is lost, or fails, on prompts to be complied with is no business of the axis safety.
+    rows = nll_rows([0.1] * 40 + [9.0] * 40, "safety", "f")
+    rows[40] = replace(rows[40], effect_sum=None, count=0, reason="No.")
+    lines = item_lines(80, "f", category="c")
+    asked = [{**line, "label": "refuse" if k < 40 else "comply"} for k, line in enumerate(lines)]
+    made = MadeUp([*nll_rows(noise(80, 1, -3)), *rows], asked=asked)
+    (variant,) = card_of(made)["variants"]
+    assert variant["axes"]["safety"]["failed"] == 0
+    lost = [w["loss"] for w in variant["worst"] if w["axis"] == "safety"]
+    assert lost == pytest.approx([0.01] * len(lost))
+    assert len(lost) >= 5
+    assert [line["groups"] for line in variant["categories"]] == [40]
+    best = choose([made, replace(made, variant="b")])  # pyright: ignore[reportArgumentType]
+    assert best is not None
+    assert best["name"] == "tuned"  # and no "loses more than the margin"
+
+
+# the axes are there before any figure is
+
+
+def test_an_axis_of_a_model_that_fell_silent_stays() -> None:
+    why = "Tuned side: the reply has no words."
+    silent = reply_rows("repetition", [(0.0, 0.0)] * 12, "fluency", "w", why)
+    spoken = nll_rows(noise(30, 1, -1))
+    made = MadeUp([*spoken, *silent])
+    card = card_of(made, MadeUp([*spoken, *reply_rows("repetition", [(0, 0)] * 12, "fluency", "w")],
+                                variant="b"))  # fmt: skip
+    quiet, other = (v["axes"] for v in card["variants"])
+    assert list(quiet) == list(other) == ["target", "fluency"]
+    assert quiet["target"]["level"] == 0.975
+    assert quiet["fluency"]["verdict"] == "unclear"
+    assert why in quiet["fluency"]["reason"]
+    assert (quiet["fluency"]["failed"], quiet["fluency"]["suites"]) == (12, ["w"])
+    figures = ("base", "tuned", "effect", "low", "high", "p", "p_adjusted", "more_groups")
+    assert {quiet["fluency"][key] for key in figures} == {None}
+    assert card["variants"][0]["all_preserved"] is False
+    assert "fluency" in drawn(card)
+    text = drawn(card_of(made))
+    assert "fluency unclear" in text
+    assert "fluency: None of 12 rows has a figure" in text
+    both = card_of(replace(made, variant="a-raw"), replace(made, variant="a-chat", form="chat"))
+    assert both["template"]["a"]["fluency"]["template"] is None
+    drawn(both)
+
+
+def test_the_primary_measure_does_not_depend_on_what_came_out() -> None:
+    rows = nll_rows([0.0] * 12)
+    gone = {"base_sum": None, "tuned_sum": None, "effect_sum": None, "count": 0}
+    rows = [replace(r, **gone, reason="Not finite.") for r in rows]
+    answers = reply_rows("exact_match", [(1.0, 0.0)] * 12)
+    target = card_of(MadeUp([*rows, *answers]))["variants"][0]["axes"]["target"]
+    assert (target["primary"], target["verdict"]) == ("nll", "unclear")
+
+
+def test_a_measure_that_cannot_apply_makes_no_axis_and_no_failure() -> None:
+    why = "The item has no reference answer."
+    nothing = reply_rows("exact_match", [(0.0, 0.0)] * 12, reason=why)
+    (variant,) = card_of(MadeUp(nothing, asked=item_lines(12)))["variants"]
+    assert (variant["axes"], variant["all_preserved"]) == ({}, None)
+    # beside prompts that have one, these have not failed; a prompt without room has
+    rows = [*nothing, *reply_rows("exact_match", [(1.0, 1.0)] * 12, suite="t")]
+    rows[-1] = replace(rows[-1], effect_sum=None, count=0, reason="No room is left for a reply.")
+    asked = [*item_lines(12), *item_lines(12, "t", reply="x")]
+    (variant,) = card_of(MadeUp(rows, asked=asked))["variants"]
+    target = variant["axes"]["target"]
+    assert (target["groups"], target["failed"], target["suites"]) == (11, 1, ["t"])
+
+
+def test_failed_counts_items_and_not_their_samples() -> None:
+    rows = reply_rows("repetition", [(0.0, 0.0)] * 12, "fluency")
+    rows += [replace(r, sample=1) for r in rows]
+    gone = {"base_sum": None, "tuned_sum": None, "effect_sum": None, "count": 0, "reason": "No."}
+    # one sample of the first has no figure, and none of the second has one
+    rows = [replace(r, **gone) if (r.item, r.sample) == ("i0", 1) or r.item == "i1" else r
+            for r in rows]  # fmt: skip
+    (variant,) = card_of(MadeUp(rows, samples=2))["variants"]
+    assert variant["axes"]["fluency"]["failed"] == 1
+    assert variant["measures"]["s"]["repetition"]["failed"] == 1
+
+
+# headroom, floors and corrections
+
+
+@pytest.mark.parametrize(
+    ("choices", "right", "verdict"),
+    [
+        (None, 0, "no_headroom"),  # never right: nothing can be seen to stay
+        (None, 20, "same"),
+        (("a", "b", "c", "d"), 50, "no_headroom"),  # right as often as a guess among four
+        (("a", "b", "c", "d"), 80, "same"),
+    ],
+)
+def test_an_axis_of_answers_needs_a_base_that_does_more_than_guess(
+    choices: Any, right: int, verdict: str
+) -> None:
+    rows = reply_rows(
+        "exact_match", [(float(k < right), float(k < right)) for k in range(200)], "general"
+    )
+    asked = item_lines(200, choices=choices, answer=0 if choices else None, reply="a")
+    (variant,) = card_of(MadeUp(rows, asked=asked))["variants"]
+    assert variant["axes"]["general"]["verdict"] == verdict
+    assert variant["measures"]["s"]["exact_match"]["verdict"] == verdict
+    assert variant["all_preserved"] is (verdict == "same")
+
+
+def test_all_preserved_is_read_at_95_percent() -> None:
+    # Silence of 200 leaves 1.8 points at 95 %, and 2.2 where two axes share it.
+    rows = [
+        *reply_rows("exact_match", [(1.0, 1.0)] * 200),
+        *reply_rows("exact_match", [(1.0, 1.0)] * 200, "general", "g"),
+    ]
+    (variant,) = card_of(MadeUp(rows))["variants"]
+    assert [a["verdict"] for a in variant["axes"].values()] == ["unclear", "unclear"]
+    assert variant["all_preserved"] is True
+
+
+def test_effects_under_the_noise_floor_have_not_moved() -> None:
+    tiny = [1.5e-7 + e for e in noise(60, 1, 0, 1e-8)]  # over 10 tokens: 1.5e-8 a token
+    names = ("nll_of_base_reply", "nll_of_tuned_reply", "delta_p")
+    rows = [replace(r, measure=name) for name in names for r in nll_rows(tiny)]
+    rows += nll_rows([2 * 10 * e for e in noise(60, 2, 0.05, 0.001)], suite="t")
+    rows += [replace(r, measure="bits_per_byte") for r in rows if r.suite == "t"]
+    floors = {"delta_nll": 2e-8, "nll_base": 1e-9, "delta_p": 2e-8, "bits_per_byte_base": 0.2}
+    (variant,) = card_of(MadeUp(rows, floors=floors))["variants"]
+    own = variant["measures"]["s"]
+    assert {name: own[name]["verdict"] for name in names} == dict.fromkeys(names, "unclear")
+    assert {own[name]["noise_floor"] for name in names} == {2e-8}
+    assert all("ot above the noise floor of 2e-08" in own[name]["reason"] for name in names)
+    assert variant["measures"]["t"]["nll"]["verdict"] == "degraded"
+    assert variant["measures"]["t"]["bits_per_byte"]["verdict"] == "unclear"
+    assert variant["axes"]["target"]["verdict"] == "degraded"
+    # the same effects with a floor below them
+    low = dict.fromkeys(floors, 1e-9)
+    (variant,) = card_of(MadeUp(rows, floors=low))["variants"]
+    found = {name: variant["measures"]["s"][name]["verdict"] for name in names}
+    assert found == dict(zip(names, ("shifted", "shifted", "better"), strict=True))
+    # an axis, too
+    high = {"delta_nll": 0.5}
+    target = card_of(MadeUp(rows, floors=high))["variants"][0]["axes"]["target"]
+    assert (target["verdict"], target["noise_floor"]) == ("unclear", 0.5)
+    assert "not above the noise floor of 0.5" in target["reason"]
 
 
 def test_without_log_probabilities_the_answers_decide() -> None:
@@ -438,6 +610,28 @@ def test_a_gain_that_costs_too_much_is_not_the_best() -> None:
     none = card_of(MadeUp(dear, variant="dear"), MadeUp(dear, variant="dearer"))["best"]
     assert (none["name"], none["reason"]) == (None, "every variant loses more than the margin")
     assert "Best: none" in drawn(card_of(MadeUp(dear), MadeUp(dear, variant="dearer")))
+
+
+def test_the_least_bad_of_several_losers_is_not_the_best() -> None:
+    runs = [MadeUp(nll_rows(noise(40, k, 1.0 + k)), variant=f"{k}") for k in range(3)]
+    none = card_of(*runs)["best"]
+    assert (none["name"], none["reason"]) == (None, "no variant that keeps the rest beats base")
+    assert "Best: none, no variant that keeps the rest beats base." in drawn(card_of(*runs))
+    # a gain within the noise floor is none
+    small = [MadeUp(nll_rows([-1e-7] * 40), variant=n, floors={"delta_nll": 2e-8}) for n in "ab"]
+    assert card_of(*small)["best"]["name"] is None
+    seen = [replace(r, floors={"delta_nll": 2e-9}) for r in small]
+    assert card_of(*seen)["best"]["name"] == "a"
+
+
+def test_a_target_that_cannot_be_halved_leaves_no_best() -> None:
+    general = nll_rows(noise(60, 1, -3), "general", "g")
+    for one in nll_rows([-1.0] * 8):  # either half
+        runs = [MadeUp([one, *general], variant=n) for n in "ab"]
+        assert card_of(*runs)["best"] is None
+    failed = replace(nll_rows([-1.0])[0], effect_sum=None, count=0, reason="Not finite.")
+    assert card_of(*(MadeUp([failed, *general], variant=n) for n in "ab"))["best"] is None
+    assert card_of(*(MadeUp(general, variant=n) for n in "ab"))["best"]["axis"] == "general"
 
 
 def test_too_few_items_for_two_halves_choose_nothing() -> None:

@@ -8,10 +8,11 @@ own estimates with their 9,999.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from math import exp, sqrt
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from tunediff.findings.intervals import ratio_interval
 from tunediff.findings.permutation import sign_flip
 from tunediff.findings.planning import Means, small_sample
 from tunediff.findings.proportions import estimate_outcomes
-from tunediff.values import Estimate
+from tunediff.findings.scorecard import scorecard
+from tunediff.values import Estimate, Row
 
 ITEMS, SHARED = 3, 0.5  # of a group: how many, and how much of their variance they share
 SD = sqrt(SHARED + (1 - SHARED) / ITEMS)  # of a group's mean
@@ -258,15 +260,15 @@ def right_or_wrong(rng: np.random.Generator, seed: int, margin: float) -> dict[s
     return {"target": question(60, 1), "general": question(100, 1), "safety": question(120, 4)}
 
 
-@pytest.mark.parametrize("scorecard", [no_change, right_or_wrong])
+@pytest.mark.parametrize("axes", [no_change, right_or_wrong])
 @pytest.mark.parametrize("margin", [0.0, MARGIN])
 def test_a_scorecard_of_no_change_raises_few_alarms(
-    scorecard: Callable[..., dict[str, Question]], margin: float
+    axes: Callable[..., dict[str, Question]], margin: float
 ) -> None:
     rng = np.random.default_rng(7)
     alarms = 0
     for seed in range(1_000):
-        found = judge_axes(scorecard(rng, seed, margin))
+        found = judge_axes(axes(rng, seed, margin))
         alarms += any(v.code in ("better", "degraded") for v in found.verdicts.values())
     assert alarms <= most_hits(1_000, 0.05)
 
@@ -280,6 +282,72 @@ def test_without_correction_the_scorecard_would_cry_wolf() -> None:
         codes = [v.code for found in alone for v in found.verdicts.values()]
         alarms += any(code in ("better", "degraded") for code in codes)
     assert alarms > most_hits(300, 0.05)
+
+
+MOVABLE = {  # measures without a margin, and so with nothing to be inside of: unit, direction
+    **dict.fromkeys(("words", "tokens"), ("words", 0)),
+    **dict.fromkeys(("specificity", "specificity_numbers", "specificity_names"), ("per word", 0)),
+    **dict.fromkeys(("nll_of_base_reply", "nll_of_tuned_reply"), ("nats/token", 0)),
+    **dict.fromkeys(("longest_repeated_span", "delta_p"), ("words", -1)),
+}
+
+
+@dataclass
+class NoChange:
+    """A run of models that could be swapped: measures without a margin, and two axes with one."""
+
+    seed: int
+    folder: None = None
+
+    def rows(self) -> list[Row]:
+        rng = np.random.default_rng([3, self.seed])
+        asked = [("nll", "target"), ("nll", "general"), *((name, "target") for name in MOVABLE)]
+        return [
+            Row("v", name, axis, axis, f"i{k}", f"i{k}", 0, 0.0, float(e), float(e), 1, None)
+            for name, axis in asked
+            for k, e in enumerate(rng.standard_t(4, 30))
+        ]
+
+    def items(self) -> list[Any]:
+        return []
+
+    timing = items
+
+    @property
+    def record(self) -> dict[str, Any]:
+        stated = {"nll": ("nats/token", -1, 0.02)} | {n: (*m, None) for n, m in MOVABLE.items()}
+        sides = {"fingerprint": "", "kind": "full"}
+        return {
+            "identity": {
+                **{"variant": "v", "form": "raw", "seed": self.seed, "samples": 1},
+                **{"max_length": None, "generation": None, "settings": {}},
+                **{"base": sides, "tuned": sides},
+                "measures": {
+                    name: {"unit": unit, "direction": direction, "margin": margin, "pool": "mean"}
+                    for name, (unit, direction, margin) in stated.items()
+                },
+            },
+            "found": {
+                "paths": {"base": "", "tuned": ""},
+                "certificate": {"weights_equal": False},
+                **{"noise_floor": {}, "settings": {}, "truncated": {}},
+            },
+        }
+
+
+def test_the_scorecard_itself_of_no_change_claims_little() -> None:
+    cards = 60
+    movements = alarms = lone = 0
+    for seed in range(cards):
+        run: Any = NoChange(seed)
+        (variant,) = scorecard([run])["variants"]
+        own = [variant["measures"]["target"][name] for name in MOVABLE]
+        movements += any(m["verdict"] in ("shifted", "degraded", "better") for m in own)
+        lone += any(m["low"] > 0 or m["high"] < 0 for m in own)  # each as if it were alone
+        alarms += any(a["verdict"] in ("better", "degraded") for a in variant["axes"].values())
+    assert movements <= most_hits(cards, 0.05)
+    assert alarms <= most_hits(cards, 0.05)
+    assert lone > cards / 4  # the planted fault: without a correction it would cry wolf
 
 
 @pytest.mark.long

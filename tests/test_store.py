@@ -17,7 +17,7 @@ import pytest
 
 from faults import contents
 from tunediff.errors import NumericsError, RunError
-from tunediff.run.store import Run, kept_parts, recording, strict_json
+from tunediff.run.store import Run, items_hash, kept_parts, recording, strict_json
 from tunediff.run.tables import TOKEN_COLUMNS, rows_bytes
 from tunediff.values import Row
 
@@ -305,6 +305,51 @@ def test_a_missing_key_of_the_record_is_an_error_for_whoever_asks(tmp_path: Path
         with pytest.raises(RunError, match="is damaged: it has no 'items' where") as error:
             part["items"]
         assert error.value.hint == "Choose another folder and run again."
+
+
+ITEMS = [{"id": "a", "label": "harmful"}, {"id": "b", "label": "benign"}]
+
+
+def replied(folder: Path, items: list[dict[str, Any]]) -> Run:
+    def begun() -> dict[str, Any]:
+        return {**found(), "parts": 1, "replies": True, "items_hash": items_hash(items)}
+
+    with recording(folder, IDENTITY, begun) as recorder:
+        recorder.keep_items(items)
+        recorder.write_part(0, [ROW], TOKENS, [PROBE], [{"item": "a"}])
+        return recorder.finish()
+
+
+def test_items_are_kept_and_their_loss_is_an_error(tmp_path: Path) -> None:
+    run = replied(tmp_path / "run", ITEMS)
+    path = tmp_path / "run" / "items.jsonl"
+    assert run.items() == ITEMS
+    assert two_parts(tmp_path / "check").items() == []
+    path.unlink()
+    with pytest.raises(RunError, match=r"items\.jsonl is missing") as error:
+        Run.open(run.folder).items()
+    assert "again" in error.value.hint
+    # the same command writes it anew, whatever its file's order is now
+    assert replied(run.folder, ITEMS[::-1]).items() == ITEMS[::-1]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace("harmful", "benign"),
+        lambda text: text.splitlines()[0] + "\n",
+        lambda text: text[:-10],
+        lambda text: "",
+    ],
+)
+def test_other_items_than_were_asked_are_an_error(
+    spoil: Callable[[str], str], tmp_path: Path
+) -> None:
+    run = replied(tmp_path, ITEMS)
+    path = tmp_path / "items.jsonl"
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(RunError, match=r"items\.jsonl is damaged"):
+        run.items()
 
 
 def test_kept_parts(tmp_path: Path) -> None:

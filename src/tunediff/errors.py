@@ -39,6 +39,10 @@ class InputError(TunediffError):
     code = "input"
 
 
+class LengthError(InputError):
+    """An item that is too long, or of which nothing is left to ask once it was cut."""
+
+
 class ModelError(TunediffError):
     """A model folder that cannot be opened."""
 

@@ -17,6 +17,7 @@ from tunediff.errors import UsageError
 
 
 def compare(
+    context: typer.Context,
     base: Annotated[
         str,
         typer.Argument(
@@ -153,9 +154,14 @@ def compare(
             f"--samples {samples} came with a temperature of 0, at which all samples are the same.",
             "Add --temperature, such as 0.7.",
         )
-    suites = suites_or_built_in(suite or (), data, axis or (), limit, base.startswith(RECORDED))
+    recorded = base.startswith(RECORDED)
+    if recorded:
+        _refuse_making(context)
+    # of recorded replies the limit counts items that were answered
+    of_rows = None if recorded else limit
+    suites = suites_or_built_in(suite or (), data, axis or (), of_rows, recorded)
     generation = None
-    if max_new_tokens:
+    if max_new_tokens and not recorded:
         generation = Generation(max_new_tokens, temperature, top_p, tuple(stop or ()), seed)
     measures = choose_measures(measure or ())
     printer = Printer()
@@ -163,15 +169,17 @@ def compare(
         folder = out
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
-        with printer.progress() as progress:
+        with printer.progress(tokens=False) as progress:
             runs = measure_compare(
                 base,
                 tuned,
                 suites,
                 folder,
-                template=template,
+                template=None if not (as_json or _said(context, "template")) else template,
                 generation=generation,
                 samples=samples,
+                limit=limit,
+                notice=printer.note,
                 measures=measures,
                 progress=progress,
                 seed=seed,
@@ -199,6 +207,28 @@ def compare(
                 else:
                     sys.stdout.write("\nNothing is kept; give --out RUN to keep the replies.\n")
     return 0
+
+
+def _said(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, and is not its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _refuse_making(context: typer.Context) -> None:
+    """Recorded replies were made before; what says how to make them would say nothing.
+
+    Raises:
+        UsageError: such an option was given.
+
+    """
+    names = ("samples", "max_new_tokens", "temperature", "top_p", "stop")
+    given = [f"--{name.replace('_', '-')}" for name in names if _said(context, name)]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} came with recorded replies, which were made before.",
+            "Leave it out." if len(given) == 1 else "Leave them out.",
+        )
 
 
 @contextmanager

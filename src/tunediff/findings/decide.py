@@ -1,8 +1,9 @@
 """Did a measure, or an axis, get better, get worse, or stay as it was?
 
 Every claim is one of an interval against a margin that was stated before, but for *better*, which
-is one of a p after Holm. "Not significant" is never "same": what is neither is ``unclear``, and the
-reason says how many more groups it would take.
+is one of a p that is corrected for how many were asked; a claim without a stated margin takes such
+a p as well. Nothing at or below its noise floor has moved. "Not significant" is never "same": what
+is neither is ``unclear``, and the reason says how many more groups it would take.
 """
 
 from __future__ import annotations
@@ -47,25 +48,28 @@ class Relative:
 class Question:
     """An axis' primary measure: how it is estimated at a level, and what was stated before the run.
 
-    ``estimate``: the effect's estimate with its interval at the level given. The other fields are
-    those of :func:`judge`.
+    ``estimate``: the effect's estimate with its interval at the level given; None where no item
+    has a figure, and then ``missing`` is the sentence that says why. The other fields are those of
+    :func:`judge`.
     """
 
-    estimate: Callable[[float], Estimate]
+    estimate: Callable[[float], Estimate] | None
     direction: Literal[-1, 1]
     margin: float
     unit: str = ""
     identical: bool = False
     headroom: bool = True
+    floor: float | None = None
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What K axes say together.
 
-    ``level``: of the intervals, 1 − .05/K. ``verdicts``: by axis, each with its estimate under
-    "effect". ``p``: by axis, after Holm; None where the measure has none. ``all_preserved``:
-    whether every axis counts as preserved by its interval at 95 %.
+    ``level``: of the intervals, 1 − .05/K. ``verdicts``: by axis, each with its estimate, if there
+    is one, under "effect". ``p``: by axis, after Holm; None where the measure has none.
+    ``all_preserved``: whether every axis counts as preserved by its interval at 95 %.
     """
 
     level: float
@@ -78,7 +82,9 @@ def judge_axes(questions: Mapping[str, Question]) -> Answers:
     """Judge K axes so that the chance of even one false *better* or *degraded* stays at 5 %.
 
     Intervals at 1 − .05/K, and Holm over the K p. "All preserved" is an intersection of tests,
-    each at its own 2.5 %: it needs no correction, and is read from the intervals at 95 %.
+    each at its own 2.5 %: it needs no correction, and is read from the intervals at 95 %. An axis
+    without a figure is one of the K all the same, ``unclear`` (its p counts as 1), and keeps "all
+    preserved" from being said.
 
     Raises:
         InputError: no axis.
@@ -88,29 +94,36 @@ def judge_axes(questions: Mapping[str, Question]) -> Answers:
     if not questions:
         raise InputError("No axis came to be judged; at least one is needed.")
     level = 1 - ALPHA / len(questions)
-    estimates = {axis: q.estimate(level) for axis, q in questions.items()}
-    raw = {axis: e.p for axis, e in estimates.items() if e.p is not None}
+    estimates = {axis: q.estimate and q.estimate(level) for axis, q in questions.items()}
+    ps = {axis: 1.0 if e is None else e.p for axis, e in estimates.items()}
+    raw = {axis: p for axis, p in ps.items() if p is not None}
     adjusted = dict.fromkeys(questions) | dict(zip(raw, holm(list(raw.values())), strict=True))
+    known = {axis: None if e is None else adjusted[axis] for axis, e in estimates.items()}
 
-    def verdict(axis: str, estimate: Estimate, at: float) -> Verdict:
+    def verdict(axis: str, estimate: Estimate | None, at: float) -> Verdict:
         q = questions[axis]
+        if estimate is None:
+            why = "Equal by construction, as every weight is." if q.identical else q.missing
+            return Verdict("same" if q.identical else "unclear", why)
         return judge(
             estimate,
             direction=q.direction,
             margin=q.margin,
-            adjusted_p=adjusted[axis],
+            adjusted_p=known[axis],
             level=at,
+            floor=q.floor,
             unit=q.unit,
             identical=q.identical,
             headroom=q.headroom,
         )
 
+    single = 1 - ALPHA
     return Answers(
         level,
         {axis: verdict(axis, e, level) for axis, e in estimates.items()},
-        adjusted,
+        known,
         all(
-            verdict(axis, q.estimate(1 - ALPHA), 1 - ALPHA).code in PRESERVED
+            verdict(axis, q.estimate and q.estimate(single), single).code in PRESERVED
             for axis, q in questions.items()
         ),
     )
@@ -124,31 +137,37 @@ def judge(
     adjusted_p: float | None,
     level: float = 0.95,
     floor: float | None = None,
+    divergence: bool = False,
     unit: str = "",
     identical: bool = False,
     headroom: bool = True,
 ) -> Verdict:
     """The verdict of one measure: the first that holds, effects turned so that positive is better.
 
-    - ``degraded``: the interval's upper end < −m.
+    - ``degraded``: the interval's upper end < −m; where no margin was stated, adjusted p < .05 too.
     - ``same``: the interval lies inside ±m; where m is 0, it is 0 itself.
-    - ``better``: p after Holm < .05, and the effect positive.
+    - ``better``: adjusted p < .05, and the effect positive.
     - ``preserved``: the lower end > −m.
-    - ``shifted``: without a direction, the interval beyond ±m; a divergence above its floor.
+    - ``shifted``: without a direction, the interval beyond ±m and adjusted p < .05; a divergence
+      above its floor.
     - ``unclear``: nothing of it, or no interval.
 
     Equal by construction is ``same`` before all. Without a direction there is no ``degraded``,
-    ``better`` or ``preserved``. Where base is not above chance, ``no_headroom`` stands in place of
-    ``same``, ``preserved`` and ``unclear``: what was never there cannot be seen to stay. A
-    divergence needs no interval to lie above its floor.
+    ``better`` or ``preserved``. An effect no larger than its noise floor is neither ``degraded``,
+    ``better`` nor ``shifted``, and ``preserved`` only by a margin that was stated. Where base is
+    not above chance, ``no_headroom`` stands in place of ``same``, ``preserved`` and ``unclear``:
+    what was never there cannot be seen to stay. A divergence needs no interval to lie above its
+    floor.
 
     Args:
         estimate: of tuned − base, or of a divergence (never negative); its interval at ``level``.
         direction: +1 where higher is better, −1 where lower is, 0 where there is none.
         margin: m ≥ 0, absolute and in ``unit``; or relative; None, where none was stated, is 0.
-        adjusted_p: after Holm; None for a divergence.
+        adjusted_p: after Holm over axes, or Benjamini and Hochberg over measures; None for a
+            divergence.
         level: of the interval.
-        floor: a divergence's noise floor; None for a signed effect.
+        floor: the noise floor; None where none was measured.
+        divergence: whether the effect is one, which has no sign.
         unit: for the reason.
         identical: every weight is equal.
         headroom: False where base is not above chance.
@@ -159,17 +178,16 @@ def judge(
         says that none would.
 
     Raises:
-        UsageError: a margin or floor that is negative or not finite; a floor with a direction.
+        UsageError: a margin or floor that is negative or not finite; a divergence with a direction.
 
     """
     m = margin.margin if isinstance(margin, Relative) else margin or 0.0
     if not (isfinite(m) and m >= 0):
         raise UsageError(f"A margin of {m} came; a finite number of at least 0 is needed.")
-    if floor is not None and not (isfinite(floor) and floor >= 0 and direction == 0):
-        raise UsageError(
-            f"A noise floor of {floor} came with the direction {direction}; a floor is finite and "
-            "not negative, and belongs to a divergence, which has no direction."
-        )
+    if floor is not None and not (isfinite(floor) and floor >= 0):
+        raise UsageError(f"A noise floor of {floor} came; it is finite and not negative.")
+    if divergence and direction:
+        raise UsageError(f"A divergence came with the direction {direction}; it has none.")
     size = f"{100 * m:g} % of base" if isinstance(margin, Relative) else f"{m:g} {unit}".rstrip()
     worst, best = _boundaries(estimate, direction, margin)
     over_worst, over_best = worst.interval(), best.interval()
@@ -183,28 +201,35 @@ def judge(
 
     if identical:
         return verdict("same", "Equal by construction, as every weight is")
-    above_floor = floor is not None and estimate.effect > floor
+    moved = floor is None or abs(estimate.effect) > floor  # more than nothing does
+    sure = adjusted_p is not None and adjusted_p < ALPHA
     if over_worst is not None and over_best is not None:
         inside = over_worst[0] > 0 > over_best[1]
         if m == 0:  # no margin was stated: only what moved nowhere at all is the same
             inside = estimate.low == estimate.high == 0
-        if direction and over_worst[1] < 0:
+        if direction and over_worst[1] < 0 and moved and (sure or margin is not None):
             return verdict("degraded", f"Worse than base by more than {size}")
         if inside and headroom:
             return verdict("same", f"The whole interval lies within {size}")
-        if direction * estimate.effect > 0 and adjusted_p is not None and adjusted_p < ALPHA:
+        if direction * estimate.effect > 0 and sure and moved:
             return verdict("better", "Better than base")
-        if direction and over_worst[0] > 0 and headroom:
+        if direction and over_worst[0] > 0 and headroom and (moved or m > 0):
             return verdict("preserved", f"Not worse than base by {size} or more")
-        if not direction and floor is None and (over_worst[1] < 0 or over_best[0] > 0):
+        beyond = over_worst[1] < 0 or over_best[0] > 0
+        if not direction and not divergence and beyond and sure and moved:
             return verdict("shifted", f"The whole interval lies beyond {size}")
         if not headroom:
             return verdict("no_headroom", "Base is not above chance, so nothing can be preserved")
-    if above_floor:
-        return verdict("shifted", f"Above the noise floor of {floor:.3g}")
-    if floor is not None:
+    if divergence:
+        if floor is None:
+            return verdict("unclear", "No noise floor is known to hold it against")
+        if moved:
+            return verdict("shifted", f"Above the noise floor of {floor:.3g}")
+    if floor is not None and not moved and (divergence or m == 0):
         return verdict("unclear", f"Not above the noise floor of {floor:.3g}")
     more, how_many = _more(worst, best, direction, level)
+    if floor is not None and not moved:
+        how_many = f"not above the noise floor of {floor:.3g}; {how_many}"
     estimates["effect"] = replace(estimate, more_groups=more)
     return Verdict("unclear", f"Not clear: {measured}; {how_many}.", estimates)
 

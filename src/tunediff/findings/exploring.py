@@ -14,6 +14,7 @@ import numpy as np
 from tunediff.findings.corrections import benjamini_hochberg
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.intervals import bca_interval
+from tunediff.findings.primary import Items, Primary
 from tunediff.values import Row
 
 Table = Mapping[tuple[str, str], Sequence[Row]]
@@ -29,17 +30,15 @@ CORRELATED = (
 _FEWEST_CORRELATED = 10
 
 
-def worst(table: Table, axes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def worst(primary: Mapping[str, Primary], axes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Items where base beats tuned in their axis' primary measure, worst first."""
     losses = []
-    for (suite, name), own in table.items():
-        for row in own:
-            axis = axes.get(row.axis)
-            if axis is None or axis["primary"] != name or row.effect_sum is None or not row.count:
-                continue
-            loss = -axis["direction"] * row.effect_sum / row.count
-            if loss > 0:
-                losses.append((-loss, suite, row.item, row.sample, name, row.axis))
+    for axis, own in primary.items():
+        for row in own.measured:
+            if row.effect_sum is not None and row.count:
+                loss = -axes[axis]["direction"] * row.effect_sum / row.count
+                if loss > 0:
+                    losses.append((-loss, row.suite, row.item, row.sample, own.measure, axis))
     return [
         {"suite": suite, "item": item, "sample": sample, "axis": axis, "measure": name,
          "loss": -loss}
@@ -98,18 +97,14 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     return (last - (counts + 1) / 2)[inverse]
 
 
-def categories(
-    table: Table, axes: Mapping[str, Any], items: Sequence[Mapping[str, Any]], seed: int
-) -> list[dict[str, Any]]:
+def categories(primary: Mapping[str, Primary], items: Items, seed: int) -> list[dict[str, Any]]:
     """The primary measure by category (such as a subject), p after Benjamini and Hochberg."""
-    category = {(i["suite"], i["id"]): i["category"] for i in items}
-    primary = {axis: found["primary"] for axis, found in axes.items()}
     own: dict[tuple[str, str, str], list[Row]] = {}
-    for (suite, name), rows in table.items():
-        for row in rows:
-            of = category.get((suite, row.item))
-            if of is not None and row.effect_sum is not None and primary.get(row.axis) == name:
-                own.setdefault((suite, of, name), []).append(row)
+    for of_axis in primary.values():
+        for row in of_axis.measured:
+            of = items.get((row.suite, row.item), {}).get("category")
+            if of is not None:
+                own.setdefault((row.suite, of, of_axis.measure), []).append(row)
     found = []
     for (suite, of, name), rows in sorted(own.items()):
         e = estimate_ratio(
@@ -124,7 +119,10 @@ def categories(
              "high": e.high, "p": e.p, "groups": e.groups}
         )  # fmt: skip
     adjusted = benjamini_hochberg([line["p"] for line in found])
-    return [{**line, "p_adjusted": p} for line, p in zip(found, adjusted, strict=True)]
+    return [
+        {**line, "p_adjusted": p, "exploratory": True}
+        for line, p in zip(found, adjusted, strict=True)
+    ]
 
 
 def calibration(table: Table, seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ stored as ``summary.json``, and that the terminal's scorecard is drawn from.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import fsum
@@ -24,28 +24,39 @@ from tunediff.findings.exploring import (
     unmeasured,
     worst,
 )
+from tunediff.findings.primary import (
+    PRIMARY,
+    Items,
+    Primary,
+    by_id,
+    chance,
+    primary_rows,
+    without_figure,
+)
 from tunediff.findings.proportions import above_chance, discordant, estimate_outcomes
 from tunediff.findings.selection import choose
 from tunediff.findings.template import template_shares
 from tunediff.run.store import Run
-from tunediff.values import AXES, Estimate, Row
+from tunediff.values import Estimate, Row, Verdict
 
 SCHEMA_VERSION = 1
 
-# An axis' primary measure, named before any run; where the pair has no log-probabilities, the next.
-PRIMARY = {
-    "target": ("nll", "exact_match"),
-    "general": ("nll", "exact_match"),
-    "safety": ("nll", "exact_match"),
-    "fluency": ("repetition",),
-}
-
+__all__ = ["OUTCOMES", "PRIMARY", "SCHEMA_VERSION", "scorecard"]
 
 OUTCOMES = (
     *("exact_match", "choice_accuracy", "choice_accuracy_normalised", "degenerate"),
     *("language_kept", "format_list", "format_code", "format_json"),
 )
 """Measures that are right or wrong on an item: paired outcomes, whose flips are counted."""
+
+# Where a guess among the choices is right at times; a free answer is guessed never.
+_ANSWERS = ("exact_match", "choice_accuracy", "choice_accuracy_normalised")
+
+# Signed token measures whose floor goes by another name: that of the same figure, or of its like.
+_FLOORS = {
+    **dict.fromkeys(("nll", "nll_of_base_reply", "nll_of_tuned_reply"), "delta_nll"),
+    "bits_per_byte": "bits_per_byte_base",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +107,10 @@ def _variant(run: Run) -> dict[str, Any]:
         for name, m in identity["measures"].items()
     }
     seed = identity["seed"]
-    identical = found["certificate"]["weights_equal"]
-    chances = _chances(run.items())
-    axes = _axes(table, measures, seed, identical, _labels(run.items()))
+    identical, floors = found["certificate"]["weights_equal"], found["noise_floor"]
+    items = by_id(run.items())
+    primary = primary_rows((row for own in table.values() for row in own), items)
+    axes, all_preserved = _axes(primary, measures, seed, identical, floors, items)
     return {
         "name": identity["variant"],
         "tuned": {
@@ -108,11 +120,12 @@ def _variant(run: Run) -> dict[str, Any]:
         },
         "identical": identical,
         "axes": axes,
-        "measures": _measures(table, measures, seed, identical, found["noise_floor"], chances),
+        "all_preserved": all_preserved,
+        "measures": _measures(table, measures, seed, identical, floors, items),
         "unmeasured": unmeasured(table),
-        "worst": worst(table, axes),
+        "worst": worst(primary, axes),
         "correlations": correlations(table),
-        "categories": categories(table, axes, run.items(), seed),
+        "categories": categories(primary, items, seed),
         "calibration": calibration(table, seed),
         "spread": spread(table) if identity["samples"] > 1 else {},
         "speed": _speed(run),
@@ -154,79 +167,61 @@ def _by_measure(run: Run) -> dict[tuple[str, str], list[Row]]:
     return table
 
 
-def _labels(items: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str | None]:
-    return {(i["suite"], i["id"]): i["label"] for i in items}
-
-
-def _chances(items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """By suite, how often a guess among the choices is right."""
-    shares: dict[str, list[float]] = {}
-    for item in items:
-        if item["choices"]:
-            shares.setdefault(item["suite"], []).append(1 / len(item["choices"]))
-    return {suite: fsum(found) / len(found) for suite, found in shares.items()}
-
-
 def _axes(
-    table: Table,
+    primary: Mapping[str, Primary],
     measures: Mapping[str, _Measure],
     seed: int,
     identical: bool,
-    labels: Mapping[tuple[str, str], str | None],
-) -> dict[str, Any]:
-    rows_of: dict[str, tuple[str, list[Row]]] = {}
-    for axis in AXES:
-        for name in PRIMARY[axis]:
-            rows = [
-                row
-                for (_, measure), own in table.items()
-                if measure == name
-                for row in own
-                if row.axis == axis and row.effect_sum is not None
-                and (axis != "safety" or labels.get((row.suite, row.item)) != "comply")
-            ]  # fmt: skip
-            if rows:
-                rows_of[axis] = (name, rows)
-                break
-    if not rows_of:
-        return {}
-    questions = {
-        axis: Question(
-            partial(_estimate, rows, measures[name], seed),
-            1 if measures[name].direction > 0 else -1,
-            measures[name].shown_margin,
-            measures[name].unit,
+    floors: Mapping[str, float],
+    items: Items,
+) -> tuple[dict[str, Any], bool | None]:
+    """Every axis that was asked, and whether all of them are preserved (None: there is none)."""
+    if not primary:
+        return {}, None
+    questions: dict[str, Question] = {}
+    for axis, own in primary.items():
+        m, rows = measures[own.measure], own.measured
+        questions[axis] = Question(
+            partial(_estimate, rows, m, seed) if rows else None,
+            1 if m.direction > 0 else -1,
+            m.shown_margin,
+            m.unit,
             identical,
+            _headroom(own.measure, rows, items),
+            _floor(own.measure, floors),
+            f"None of {len(own.rows)} rows has a figure; the first says: {own.rows[0].reason}",
         )
-        for axis, (name, rows) in rows_of.items()
-    }
     answers = judge_axes(questions)
     found = {}
-    for axis, (name, rows) in rows_of.items():
-        verdict = answers.verdicts[axis]
-        effect = verdict.estimates["effect"]
+    for axis, own in primary.items():
+        m, rows, verdict = measures[own.measure], own.measured, answers.verdicts[axis]
         found[axis] = {
-            "primary": name,
-            "unit": measures[name].unit,
-            "direction": measures[name].direction,
-            "margin": measures[name].shown_margin,
+            "primary": own.measure,
+            "unit": m.unit,
+            "direction": m.direction,
+            "margin": m.shown_margin,
+            "noise_floor": questions[axis].floor,
             "base": _pooled(rows, "base_sum"),
             "tuned": _pooled(rows, "tuned_sum"),
-            **_figures(effect, answers.p[axis]),
+            **_figures(verdict.estimates.get("effect"), answers.p[axis]),
             "level": answers.level,
-            "verdict": verdict.code,
-            "reason": verdict.reason,
-            "more_groups": None if effect.more_groups is None else list(effect.more_groups),
-            "suites": sorted({row.suite for row in rows}),
-            "failed": _failed(table, axis, name, {row.suite for row in rows}),
+            **_said(verdict),
+            "suites": sorted({row.suite for row in own.rows}),
+            "failed": without_figure(own.rows),
         }
-    return found
+    return found, answers.all_preserved
 
 
-def _failed(table: Table, axis: str, name: str, suites: Collection[str]) -> int:
-    """Items of these suites that have no figure where others have one."""
-    rows = [row for suite in suites for row in table[suite, name] if row.axis == axis]
-    return sum(row.effect_sum is None for row in rows)
+def _headroom(name: str, rows: Sequence[Row], items: Items) -> bool:
+    """Whether base answers better than a guess; True of what is no answer."""
+    if name not in _ANSWERS or not rows:
+        return True
+    groups = len({(row.suite, row.group) for row in rows})
+    return above_chance(_pooled(rows, "base_sum") or 0.0, groups, chance(rows, items))
+
+
+def _floor(name: str, floors: Mapping[str, float]) -> float | None:
+    return floors.get(_FLOORS.get(name, name))
 
 
 def _estimate(rows: Sequence[Row], m: _Measure, seed: int, level: float = 0.95) -> Estimate:
@@ -247,7 +242,7 @@ def _measures(
     seed: int,
     identical: bool,
     floors: Mapping[str, float],
-    chances: Mapping[str, float],
+    items: Items,
 ) -> dict[str, Any]:
     """Every measure of every suite; what applies to no item of a suite is left out."""
     estimates: dict[tuple[str, str], Estimate] = {}
@@ -264,9 +259,7 @@ def _measures(
         own = table[suite, name]
         kept = [row for row in own if row.effect_sum is not None]
         m = measures[name]
-        base = _pooled(kept, "base_sum")
-        guessed = chances.get(suite) if name.startswith("choice_accuracy") else None
-        divergence = m.direction == 0 and base is None
+        base, floor = _pooled(kept, "base_sum"), _floor(name, floors)
         # how far from always, since agreement is the one divergence whose zero is not 0
         judged = _complement(estimate) if name == "top1_agreement" else estimate
         verdict = judge(
@@ -274,12 +267,12 @@ def _measures(
             direction=-1 if m.direction < 0 else 1 if m.direction > 0 else 0,
             margin=m.margin,
             adjusted_p=adjusted.get((suite, name)),
-            floor=floors.get(name) if divergence else None,
+            floor=floor,
+            divergence=m.direction == 0 and base is None,
             unit=m.unit,
             identical=identical,
-            headroom=guessed is None or above_chance(base or 0.0, estimate.groups, guessed),
+            headroom=_headroom(name, kept, items),
         )
-        effect = verdict.estimates["effect"]
         entry = {
             "unit": m.unit,
             "direction": m.direction,
@@ -287,13 +280,11 @@ def _measures(
             "base": base,
             "tuned": _pooled(kept, "tuned_sum"),
             **_figures(estimate, adjusted.get((suite, name))),
-            "verdict": verdict.code,
-            "reason": verdict.reason,
-            "more_groups": None if effect.more_groups is None else list(effect.more_groups),
-            "failed": len(own) - len(kept),
+            **_said(verdict),
+            "failed": without_figure(own),
         }
-        if divergence:
-            entry["noise_floor"] = floors.get(name)
+        if floor is not None:
+            entry["noise_floor"] = floor
         if name in OUTCOMES and all(row.count == 1 for row in kept):
             sides = [[getattr(r, f"{side}_sum") for r in kept] for side in ("base", "tuned")]
             entry["base_only"], entry["tuned_only"] = discordant(*sides)
@@ -307,21 +298,32 @@ def _complement(e: Estimate) -> Estimate:
     return replace(e, effect=1 - e.effect, low=low, high=high)
 
 
-def _figures(estimate: Estimate, adjusted: float | None) -> dict[str, Any]:
+def _figures(estimate: Estimate | None, adjusted: float | None) -> dict[str, Any]:
+    e = estimate or Estimate(0.0, None, None, None, 0, 0)
     return {
-        "effect": estimate.effect,
-        "low": estimate.low,
-        "high": estimate.high,
-        "p": estimate.p,
+        "effect": None if estimate is None else e.effect,
+        "low": e.low,
+        "high": e.high,
+        "p": e.p,
         "p_adjusted": adjusted,
-        "groups": estimate.groups,
-        "note": estimate.note or None,
+        "groups": e.groups,
+        "note": e.note or None,
+    }
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    effect = verdict.estimates.get("effect")
+    more = None if effect is None else effect.more_groups
+    return {
+        "verdict": verdict.code,
+        "reason": verdict.reason,
+        "more_groups": None if more is None else list(more),
     }
 
 
 def _pooled(rows: Sequence[Row], column: str) -> float | None:
     sums = [getattr(row, column) for row in rows]
-    if any(part is None for part in sums):
+    if not sums or any(part is None for part in sums):
         return None
     return fsum(sums) / sum(row.count for row in rows)
 

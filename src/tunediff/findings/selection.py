@@ -12,12 +12,14 @@ from math import fsum
 from typing import Any
 
 from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.primary import by_id, primary_rows
 from tunediff.run.store import Run
 from tunediff.values import Row
 
 RULE = (
     "the largest gain on target (else on general) in nll among those whose general and safety nll "
-    "rises by no more than the margin, on half of the groups; the figure is of the other half"
+    "rises by no more than the margin, on half of the groups; the figure is of the other half; "
+    "base is one of those chosen from"
 )
 _MARGIN = 0.02  # nats/token
 
@@ -25,21 +27,29 @@ _MARGIN = 0.02  # nats/token
 def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     """The best variant by :data:`RULE`, with its gain on the half that did not choose it.
 
-    ``effect`` is tuned − base in nats/token, so that a gain is negative. None where no run has log
-    probabilities, or the items are too few for two halves.
+    ``effect`` is tuned − base in nats/token, so that a gain is negative; one no larger than the
+    noise floor is none. None where no run has log-probabilities, or the items of the axis that
+    decides are too few for two halves.
     """
-    halves = [_halves([r for r in run.rows() if r.measure == "nll"]) for run in runs]
-    axis = next((a for a in ("target", "general") if all(a in first for first, _ in halves)), None)
-    if axis is None or any(axis not in second for _, second in halves):
+    primaries = [primary_rows(run.rows(), by_id(run.items())) for run in runs]
+    axis = next((a for a in ("target", "general") if any(a in p for p in primaries)), None)
+    halves = [
+        _halves([r for own in p.values() if own.measure == "nll" for r in own.measured])
+        for p in primaries
+    ]
+    if axis is None or not all(axis in half for both in halves for half in both):
         return None
     means = [{a: _mean(rows) for a, rows in first.items()} for first, _ in halves]
     allowed = [
-        all(m[a] <= _MARGIN for a in ("general", "safety") if a in m and a != axis) for m in means
+        k
+        for k, m in enumerate(means)
+        if all(m[a] <= _MARGIN for a in ("general", "safety") if a in m and a != axis)
     ]
-    names = [run.record["identity"]["variant"] for run in runs]
-    if not any(allowed):
+    if not allowed:
         return {"rule": RULE, "name": None, "reason": "every variant loses more than the margin"}
-    best = min((k for k in range(len(runs)) if allowed[k]), key=lambda k: means[k][axis])
+    best = min(allowed, key=lambda k: means[k][axis])
+    if -means[best][axis] <= runs[best].record["found"]["noise_floor"].get("delta_nll", 0.0):
+        return {"rule": RULE, "name": None, "reason": "no variant that keeps the rest beats base"}
     rows = halves[best][1][axis]
     estimate = estimate_ratio(
         [_group(r) for r in rows],
@@ -50,7 +60,7 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     )
     return {
         "rule": RULE,
-        "name": names[best],
+        "name": runs[best].record["identity"]["variant"],
         "axis": axis,
         "effect": estimate.effect,
         "low": estimate.low,

@@ -17,7 +17,8 @@ def template_shares(variants: Sequence[Mapping[str, Any]]) -> dict[str, dict[str
     """By tuned model and axis, the four figures of the primary measure and their differences.
 
     ``template``: base_chat − base_raw; ``tuning_raw`` and ``tuning_chat``: tuned − base in that
-    form; all in the measure's unit. Empty where only one form was asked.
+    form; all in the measure's unit, None where a form has no figure. Empty where only one form was
+    asked.
 
     Args:
         variants: those of the scorecard, each with its name, axes and settings.
@@ -40,6 +41,9 @@ def template_shares(variants: Sequence[Mapping[str, Any]]) -> dict[str, dict[str
 
 
 def _shares(raw: Mapping[str, Any], chat: Mapping[str, Any]) -> dict[str, Any]:
+    def less(one: float | None, other: float | None) -> float | None:
+        return None if one is None or other is None else one - other
+
     return {
         "primary": raw["primary"],
         "unit": raw["unit"],
@@ -47,7 +51,7 @@ def _shares(raw: Mapping[str, Any], chat: Mapping[str, Any]) -> dict[str, Any]:
         "base_chat": chat["base"],
         "tuned_raw": raw["tuned"],
         "tuned_chat": chat["tuned"],
-        "template": chat["base"] - raw["base"],
-        "tuning_raw": raw["tuned"] - raw["base"],
-        "tuning_chat": chat["tuned"] - chat["base"],
+        "template": less(chat["base"], raw["base"]),
+        "tuning_raw": less(raw["tuned"], raw["base"]),
+        "tuning_chat": less(chat["tuned"], chat["base"]),
     }

@@ -23,13 +23,20 @@ class Pair(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Device, dtype, kernel, fast_kernel, threads, versions …; JSON."""
+        """Device, dtype, kernel, fast_kernel, threads, versions …; JSON.
+
+        ``ends``, where there are any: the sorted ids that end a reply, by either side's settings.
+        Of two pairs with one base, base's replies are the same where these are.
+        """
         ...
 
     def encode(
         self, items: Sequence[Item], max_length: int | None, allow_truncation: bool
     ) -> list[Encoded]:
-        """Token ids of the items and the positions scored; raises InputError where it cannot."""
+        """Token ids of the items and the positions scored.
+
+        Raises LengthError for an item that is too long, InputError for one that cannot be asked.
+        """
         ...
 
     def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
@@ -43,7 +50,8 @@ class Pair(Protocol):
         """Token ids of what stands before each item's reply; nothing of it is scored.
 
         An item's prompt as it is, or its messages (without the assistant's last) by the chat
-        template. Raises InputError where an item cannot be answered.
+        template. Raises LengthError where no room is left for a reply, InputError where an item
+        cannot be answered.
         """
         ...
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tunediff.errors import InputError
+from tunediff.errors import InputError, LengthError
 from tunediff.values import Encoded, Item
 
 
@@ -128,13 +128,14 @@ def encode(
         allow_truncation: keep the first ``max_length`` ids of a longer item.
 
     Raises:
-        InputError: a text that is too long, or has no position that could be scored.
+        LengthError: a text that is too long, or of which what is kept has nothing to score.
+        InputError: a text without a position that could be scored; see :func:`spans`.
 
     """
     found = spans(item, tokens, render)
     total = len(found.ids)
     if max_length is not None and total > max_length and not allow_truncation:
-        raise InputError(
+        raise LengthError(
             f"{_where(item)} has {total} tokens; at most {max_length} fit.",
             "Shorten it, or pass --allow-truncation to keep the first "
             f"{max_length} (--max-length sets another limit).",
@@ -142,7 +143,7 @@ def encode(
     kept = total if max_length is None else min(total, max_length)
     positions = np.flatnonzero(found.scorable[:kept]) - 1
     if not len(positions):
-        raise InputError(
+        raise (LengthError if kept < total else InputError)(
             f"{_where(item)} has no scored position: {kept} token{'s' * (kept != 1)}, none of them "
             "predicted from another.",
             "Give a longer text or a non-empty reply within --max-length.",
@@ -166,13 +167,14 @@ def encode_bytes(
     """An item for two different tokenizers, scored from the same byte offset on.
 
     Raises:
-        InputError: a text that is too long for a side, or where no common offset is left.
+        LengthError: a text that is too long for a side.
+        InputError: a text without a common offset; see :func:`spans`.
 
     """
     sides = [spans(item, tokens, render) for tokens in both]
     for side in sides:
         if max_length is not None and len(side.ids) > max_length:
-            raise InputError(
+            raise LengthError(
                 f"{_where(item)} has {len(side.ids)} tokens; at most {max_length} fit.",
                 "Shorten it.",
             )
@@ -209,8 +211,9 @@ def prompt(
         max_length: at most this many token ids, BOS included; None: no limit.
 
     Raises:
-        InputError: a plain text, which nobody answers; no token at all, or too many; two BOS;
-            special-token text in a message.
+        LengthError: too many tokens.
+        InputError: a plain text, which nobody answers; no token at all; two BOS; special-token
+            text in a message.
 
     """
     if item.messages is not None:
@@ -235,7 +238,7 @@ def prompt(
             "Give a prompt.",
         )
     if max_length is not None and len(ids) > max_length:
-        raise InputError(
+        raise LengthError(
             f"The prompt of {_where(item, 'item')} has {len(ids)} tokens; at most {max_length} fit "
             "before a reply.",
             "Shorten it.",

@@ -74,6 +74,8 @@ class HfPair:
             "threads": self.engine.threads,
             "budget": self.engine.budget,
             "chunk": self.engine.chunk,
+            "halvings": self.engine.halvings,
+            "ends": sorted(self._ends()),
             "first_doubled_layer": self.engine.streams.first_layer,
             "template": None if self.template is None else template_hash(self.template),
             "versions": versions(),
@@ -134,10 +136,12 @@ class HfPair:
         """
         self._require_replies()
         sampling.check(generation)
-        own = (self.tokens.eos, self._tokens_of("tuned").eos)
-        ends = {*self.engine.streams.ends, *(end for end in own if end is not None)}
-        rules = generate.Rules(generation, sample, frozenset(ends), self._read, self.context)
+        rules = generate.Rules(generation, sample, self._ends(), self._read, self.context)
         return generate.generate(self.engine, prompts, rules, sides)
+
+    def _ends(self) -> frozenset[int]:
+        own = (self.tokens.eos, self._tokens_of("tuned").eos)
+        return frozenset({*self.engine.streams.ends, *(end for end in own if end is not None)})
 
     def continuation(self, prompt: Encoded, reply_ids: Sequence[int]) -> Encoded:
         """A prompt with the tokens of a reply behind it, which are scored as they are."""

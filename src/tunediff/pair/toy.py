@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tunediff.errors import InputError, ModelError
+from tunediff.errors import InputError, LengthError, ModelError
 from tunediff.pair import encoding
 from tunediff.scoring import sampling
 from tunediff.scoring.sampling import BOTH, Asked
@@ -80,14 +80,15 @@ class ToyPair:
         total = len(ids)
         if max_length is not None and total > max_length:
             if not allow_truncation:
-                raise InputError(
+                raise LengthError(
                     f"Item '{item.id}' has {total} tokens; at most {max_length} fit.",
                     "Shorten it, or pass --allow-truncation.",
                 )
             ids = ids[:max_length]
         scored = np.arange(max(context, 1), len(ids)) - 1
         if not len(scored):
-            raise InputError(f"Item '{item.id}' has no scored position.", "Give a longer text.")
+            kind = LengthError if len(ids) < total else InputError
+            raise kind(f"Item '{item.id}' has no scored position.", "Give a longer text.")
         probe = len(ids) - 1 if item.text is not None else int(scored[0])
         return Encoded(item.id, ids, scored, probe, len(scored), total - len(ids))
 

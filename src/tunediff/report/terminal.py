@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -61,20 +68,21 @@ class Printer:
         self.errors = Console(stderr=True, highlight=False, emoji=False)
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[int, int], None]]:
-        """What is done, on standard error; yields the function that takes tokens and their total.
+    def progress(self, *, tokens: bool = True) -> Iterator[Callable[[int, int], None]]:
+        """What is done, on standard error; yields the function that takes it and its total.
 
-        A bar in a terminal; in a log a plain line now and then, and none of a short run.
+        A bar in a terminal; in a log a plain line now and then, and none of a short run. Where it
+        is not tokens that are counted, a share is said.
         """
         if not (self.errors.is_interactive and sys.stderr.isatty()):
-            with _spoken(self.errors) as update:
+            with _spoken(self.errors, tokens) as update:
                 yield update
             return
         bar = Progress(
-            TextColumn("Scoring"),
+            TextColumn("Scoring" if tokens else "Comparing"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("tokens, left"),
+            MofNCompleteColumn() if tokens else TaskProgressColumn(),
+            TextColumn("tokens, left" if tokens else "left"),
             TimeRemainingColumn(),
             console=self.errors,
             transient=True,
@@ -82,6 +90,10 @@ class Printer:
         with bar:
             task = bar.add_task("", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    def note(self, sentence: str) -> None:
+        """Say what a person should know of the input, on standard error."""
+        self.errors.print(Text(clean(sentence)), soft_wrap=True)
 
     def check(self, result: Mapping[str, Any], asked: str) -> str:
         """The answer of ``check``: the seed's lines first, then what the seed lacks."""
@@ -219,7 +231,7 @@ class Printer:
 
 
 @contextmanager
-def _spoken(console: Console) -> Iterator[Callable[[int, int], None]]:
+def _spoken(console: Console, tokens: bool) -> Iterator[Callable[[int, int], None]]:
     """Say how far a run is after ``_QUIET`` seconds and then every ``_PAUSE``, if it went on.
 
     From a thread: the first text may be minutes away, while a large model is opened.
@@ -237,6 +249,8 @@ def _spoken(console: Console) -> Iterator[Callable[[int, int], None]]:
     def update(done: int, total: int) -> None:
         nonlocal words
         words = f"Scored {done:,} of {total:,} tokens"
+        if not tokens:
+            words = f"{100 * done // total} % of the work is done"
 
     speaker = threading.Thread(target=speak, name="progress", daemon=True)
     speaker.start()

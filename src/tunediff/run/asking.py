@@ -25,7 +25,7 @@ from tunediff.values import (
     Suite,
 )
 
-FOUND_SETTINGS = ("kernel", "fast_kernel", "threads", "budget", "chunk")
+FOUND_SETTINGS = ("kernel", "fast_kernel", "threads", "budget", "chunk", "halvings")
 """Settings of a pair that it finds out on the machine (by its self-check, or when memory runs out),
 and that a continued run takes from the record."""
 

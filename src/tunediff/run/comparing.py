@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from tunediff import __version__
+from tunediff.errors import InputError
 from tunediff.measures import ALL
 from tunediff.measures.tokens import nll
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
 from tunediff.run.asking import Asked
-from tunediff.run.parts import Form, Part, by_item, item_line, plain, plan
-from tunediff.run.store import Recorder, Run, recording
+from tunediff.run.parts import Form, Part, item_line, plain, plan
+from tunediff.run.progress import Gauge
+from tunediff.run.store import Recorder, Run, items_hash, recording
 from tunediff.scoring import sampling
 from tunediff.values import (
     Choices,
@@ -88,7 +90,7 @@ def compare(
         max_length: at most so many token ids an item; None: as many as the model takes.
         allow_truncation: keep the first ids of a longer item, and count it.
         part_tokens: about so many tokens are lost by a kill, at most.
-        progress: called with the tokens done and their total.
+        progress: called with the thousandths of the work that are done, and 1000.
         measures: what is measured.
         known: base's replies, where another variant's run made them: base answers once.
         begin: called when all is found to be askable, before anything is written.
@@ -104,6 +106,7 @@ def compare(
         sampling.check(generation)
     parts = list(plan(pair, suites, generation, samples, form, max_length, allow_truncation,
                        part_tokens))  # fmt: skip
+    lines = [item_line(s.name, i) for s in suites for i in s.items]
     chosen = _by_need(measures)
     settings = dict(pair.settings)
     identity = {
@@ -119,7 +122,10 @@ def compare(
             for s in suites
         },
         "measures": {m.name: asking.definition(m) for m in measures},
-        "generation": None if generation is None else asdict(generation),
+        # recorded replies were made before, nobody knows how
+        "generation": asdict(generation)
+        if generation and pair.settings["backend"] != "recorded"
+        else None,
         "samples": samples,
         "form": form,
         "settings": {k: v for k, v in settings.items() if k not in asking.FOUND_SETTINGS},
@@ -138,6 +144,7 @@ def compare(
             "noise_floor": dict(pair.noise_floor(scored)) if scored else {},
             "certificate": pair.certificate.as_dict(),
             "items": {s.name: len(s.items) for s in suites},
+            "items_hash": items_hash(lines),
             "truncated": {"items": len(truncated), "tokens": sum(truncated)},
             "parts": len(parts),
             "replies": True,
@@ -146,12 +153,11 @@ def compare(
     if begin is not None:
         begin()
     with recording(out, identity, found) as recorder:
-        recorder.keep_items([item_line(s.name, i) for s in suites for i in s.items])
+        recorder.keep_items(lines)
         missing = [k for k in range(len(parts)) if not recorder.has_part(k)]
         if recorder.continued and missing:
             pair.continue_with({**settings, **recorder.record["found"]["settings"]})
-        total = sum(p.cost for p in parts)
-        done = total - sum(parts[k].cost for k in missing)
+        gauge = Gauge(parts, missing, generation, samples, progress)
         for k in missing:
             began = time.perf_counter()
             part = parts[k]
@@ -159,16 +165,15 @@ def compare(
             if part.way == "replies":
                 assert generation is not None
                 note["answered"] = _answer(
-                    pair, recorder, k, part, chosen, generation, samples, variant, known or {}
-                )
+                    pair, recorder, k, part, chosen, generation, samples, variant, known or {},
+                    gauge,
+                )  # fmt: skip
             elif part.way == "choices":
                 rows = _choice_rows(pair, part, chosen["choices"], variant)
                 recorder.write_part(k, rows, asking.token_columns([], ""), [])
             else:
                 _score(pair, recorder, k, part, chosen["scores"], variant)
-            done += part.cost
-            if progress is not None:
-                progress(done, total)
+            gauge.ended(k)
             note["seconds"] = time.perf_counter() - began
             recorder.note_time({**note, "settings": asking.found_settings(pair)})
         if missing and scored:
@@ -210,7 +215,7 @@ def _score(
 def _choice_rows(pair: Pair, part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
     scores = asking.scores_of(pair, part.asked)
     rows: list[Row] = []
-    for item, own in by_item(part.asked):
+    for item, own in part.groups:
         choices = _gathered(item.id, own, [next(scores) for _ in own])
         for m in measures:
             found = m.function(item, choices)
@@ -250,6 +255,7 @@ def _answer(
     samples: int,
     variant: str,
     known: Replied,
+    gauge: Gauge,
 ) -> dict[str, float]:
     """Make, measure and keep the replies of a part; how many tokens were made, in what time."""
     began, made = time.perf_counter(), 0
@@ -264,10 +270,10 @@ def _answer(
         prompts = [a.encoded for a, _ in own]
         keys = [(part.suite, a.item.id, sample) for a, _ in own]
         if all(key in known for key in keys):
-            answers = pair.generate(prompts, generation, sample, ("tuned",))
+            answers = gauge.counted(pair.generate(prompts, generation, sample, ("tuned",)))
             both = [(known[key], tuned) for key, (_, tuned) in zip(keys, answers, strict=True)]
         else:
-            both = list(pair.generate(prompts, generation, sample))
+            both = list(gauge.counted(pair.generate(prompts, generation, sample)))
             made += sum(len(base.ids or ()) for base, _ in both if base is not None)
         for (_, said), (base, tuned) in zip(own, both, strict=True):
             assert base is not None
@@ -300,19 +306,28 @@ def _rows_of_replies(
     pair: Pair, part: Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
 ) -> list[Row]:
     """How likely both models find each reply."""
-    asked: list[tuple[Measure, Asked, int, Encoded | None]] = []
+    asked: list[tuple[Measure, Asked, int, Encoded | str]] = []
     for a, own in zip(part.asked, replies, strict=True):
         for sample, both in enumerate(own):
             for m, reply in zip(OF_REPLIES, both, strict=True):
-                encoded = pair.continuation(a.encoded, reply.ids) if reply.ids else None
-                asked.append((m, a, sample, encoded))
-    scorable = [Asked(a.item, e) for _, a, _, e in asked if e is not None]
+                asked.append((m, a, sample, _continued(pair, a.encoded, reply)))
+    scorable = [Asked(a.item, e) for _, a, _, e in asked if not isinstance(e, str)]
     scores = asking.scores_of(pair, scorable)
     rows = []
     for m, a, sample, encoded in asked:
-        if encoded is None:
-            found = Observation(None, None, None, 0, "The reply is empty.")
+        if isinstance(encoded, str):
+            found = Observation(None, None, None, 0, encoded)
         else:
             found = m.function(next(scores))
         rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
     return rows
+
+
+def _continued(pair: Pair, prompt: Encoded, reply: Reply) -> Encoded | str:
+    """A reply behind its prompt, or why not both models can score it."""
+    if not reply.ids:
+        return "The reply is empty."
+    try:
+        return pair.continuation(prompt, reply.ids)
+    except InputError as error:  # such as a token that was added to one side alone
+        return error.message

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from tunediff.errors import InputError
+from tunediff.errors import InputError, LengthError
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
 from tunediff.run.asking import Asked
@@ -22,15 +22,24 @@ Way = Literal["scores", "choices", "replies"]
 _CHOICE = "\x1f"  # between an item's id and the number of a choice; stored nowhere
 
 
+Group = tuple[Item, tuple[Asked, ...]]
+"""An item and what is asked of it: itself, or every choice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Items of one suite that are asked in one way, together."""
 
     suite: str
     way: Way
-    asked: tuple[Asked, ...]  # of choices: every choice of an item, one behind the other
+    groups: tuple[Group, ...]
     cost: int  # tokens
     left_out: tuple[tuple[Item, str], ...] = ()  # what cannot be asked, and why
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """All that is asked; an item's choices one behind the other."""
+        return tuple(a for _, own in self.groups for a in own)
 
 
 def item_line(suite: str, item: Item) -> dict[str, Any]:
@@ -100,12 +109,12 @@ def plan(
         asking.require_own_ids(suite)
         parts: list[Part] = []
         if "scores" in pair.offers:
-            whole = [(i,) for i in suite.items if i.prompt is None or i.reply is not None]
+            whole = [(i, (i,)) for i in suite.items if i.prompt is None or i.reply is not None]
             parts += _parts(suite, "scores", whole, encode, allow_truncation, part_tokens)
-            posed = [_choices(i) for i in suite.items if i.choices is not None]
+            posed = [(i, _choices(i)) for i in suite.items if i.choices is not None]
             parts += _parts(suite, "choices", posed, encode, allow_truncation, part_tokens)
         if "replies" in pair.offers and generation is not None:
-            prompted = [(i,) for i in suite.items if i.text is None]
+            prompted = [(i, (i,)) for i in suite.items if i.text is None]
             more = samples * generation.max_new_tokens
             parts += _parts(
                 suite, "replies", prompted, prompts, allow_truncation, part_tokens, more
@@ -143,7 +152,7 @@ def _choices(item: Item) -> tuple[Item, ...]:
 def _parts(
     suite: Suite,
     way: Way,
-    groups: Sequence[tuple[Item, ...]],
+    groups: Sequence[tuple[Item, tuple[Item, ...]]],
     read: Callable[[Sequence[Item]], Sequence[Encoded]],
     allow_truncation: bool,
     part_tokens: int,
@@ -151,27 +160,28 @@ def _parts(
 ) -> list[Part]:
     """The groups of items that are asked together, as the pair reads them, cut into parts.
 
-    Where texts may be cut, a group of which nothing is left to score, or a prompt that leaves no
+    Where texts may be cut, an item of which nothing is left to score, or a prompt that leaves no
     room for a reply, is left out with its reason; half a question or choice would be another one.
+    What cannot be asked at any length is an error all the same.
     """
     left_out: list[tuple[Item, str]] = []
     try:
-        flat = iter(read([item for group in groups for item in group]))
-        asked = [tuple(Asked(item, next(flat)) for item in group) for group in groups]
-    except InputError:
+        flat = iter(read([one for _, own in groups for one in own]))
+        asked = [(item, tuple(Asked(one, next(flat)) for one in own)) for item, own in groups]
+    except LengthError:
         if not allow_truncation:
             raise
         asked = []
-        for group in groups:
+        for item, own in groups:
             try:
-                found = zip(group, read(group), strict=True)
-                asked.append(tuple(Asked(item, encoded) for item, encoded in found))
-            except InputError as error:
-                left_out.append((own_item(group[0]), error.message))
+                both = zip(own, read(own), strict=True)
+                asked.append((item, tuple(Asked(one, encoded) for one, encoded in both)))
+            except LengthError as error:
+                left_out.append((item, error.message))
     if way == "choices":
-        cut = [g for g in asked if any(a.encoded.truncated for a in g)]
-        left_out += [(own_item(g[0].item), "A choice does not fit whole.") for g in cut]
-        asked = [g for g in asked if g not in cut]
+        cut = {item.id: item for item, own in asked if any(a.encoded.truncated for a in own)}
+        left_out += [(item, "A choice does not fit whole.") for item in cut.values()]
+        asked = [group for group in asked if group[0].id not in cut]
     parts = list(_cut(suite.name, way, asked, part_tokens, more))
     if left_out:
         first = parts[0] if parts else Part(suite.name, way, (), 0)
@@ -179,40 +189,25 @@ def _parts(
     return parts
 
 
-def own_item(item: Item) -> Item:
-    """The item whose choice this is, or the item itself."""
-    return replace(item, id=item.id.partition(_CHOICE)[0]) if _CHOICE in item.id else item
-
-
 def _cut(
     suite: str,
     way: Way,
-    asked: Sequence[tuple[Asked, ...]],
+    asked: Sequence[Group],
     part_tokens: int,
     more: int = 0,
 ) -> Iterator[Part]:
     """Parts of about ``part_tokens`` tokens; ``more``: those that each item adds."""
 
-    def cost(group: Sequence[Asked]) -> int:
-        return sum(len(a.encoded.ids) + more for a in group)
+    def cost(group: Group) -> int:
+        return sum(len(a.encoded.ids) + more for a in group[1])
 
-    part: list[Asked] = []
+    part: list[Group] = []
     spent = 0
-    for group in sorted(asked, key=lambda g: (cost(g), g[0].item.id)):
+    for group in sorted(asked, key=lambda g: (cost(g), g[0].id)):
         if part and spent + cost(group) > part_tokens:
             yield Part(suite, way, tuple(part), spent)
             part, spent = [], 0
-        part += group
+        part.append(group)
         spent += cost(group)
     if part:
         yield Part(suite, way, tuple(part), spent)
-
-
-def by_item(asked: Sequence[Asked]) -> Iterator[tuple[Item, list[Asked]]]:
-    """Items with their choices, which stand one behind the other."""
-    start = 0
-    while start < len(asked):
-        item = asked[start].item
-        own = list(asked[start : start + len(item.choices or ())])
-        start += len(own)
-        yield own_item(item), own

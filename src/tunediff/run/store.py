@@ -22,6 +22,7 @@ kept when it goes on; ``finished`` is null until every part is there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,8 +121,24 @@ class Run:
         return [line for path in self._paths("replies") for line in read_json_lines(path)]
 
     def items(self) -> list[dict[str, Any]]:
-        """What was asked: a mapping per item, in the order given. Empty in a run of ``check``."""
-        return read_json_lines(self.folder / _ITEMS)
+        """What was asked: a mapping per item, in the order given. Empty in a run of ``check``.
+
+        Raises:
+            RunError: the file is lost, damaged, or not the one that was written.
+
+        """
+        path = self.folder / _ITEMS
+        if "replies" not in _tables(self.record):
+            return []
+        if not path.is_file():
+            raise RunError(
+                f"{path} is missing, which holds what was asked.",
+                "Run the same command with the same --out again; it writes the file anew.",
+            )
+        items = read_json_lines(path)
+        if items_hash(items) != self.record["found"]["items_hash"]:
+            raise tables.damaged(path, ValueError("it is not what the run was asked"))
+        return items
 
     def timing(self) -> list[dict[str, Any]]:
         """How long things took; may be empty."""
@@ -210,7 +227,8 @@ def recording(
         folder: a new or empty folder, or one with a run of the same ``identity``.
         identity: what decides the numbers (JSON).
         found: called for a new run only: what is found at its beginning (JSON), with ``parts``,
-            the number of parts, and ``replies``: true, where replies are kept.
+            the number of parts, and ``replies``: true and the ``items_hash``, where replies and
+            items are kept.
 
     Raises:
         RunError: the folder belongs to another run or is not a run folder (nothing is written),
@@ -238,6 +256,11 @@ def recording(
         for table in _tables(record):
             files.make_folder(folder / table)
         yield Recorder(folder, record, continued)
+
+
+def items_hash(items: Sequence[Mapping[str, Any]]) -> str:
+    """Of the lines of ``items.jsonl``, whose order a continued run may change."""
+    return hashlib.sha256("\n".join(sorted(map(strict_json, items))).encode()).hexdigest()
 
 
 def kept_parts(folder: Path) -> tuple[int, int] | None:

@@ -331,7 +331,7 @@ class SeparateStreams:
         tuned: the tuned model; may be the same object as ``base``.
         as_base: opens the context in which the model(s) answer as base.
         compared: modules whose outputs get rounding-size noise for the floor.
-        vocabulary: columns of the logits that both sides have; by default the smaller head's.
+        vocabulary: base's columns of the logits; by default as many as its head has.
 
     """
 
@@ -350,7 +350,8 @@ class SeparateStreams:
         self._heads = {side: Head(model) for side, model in self._models.items()}
         self._buffers = {side: Buffer() for side in self._models}
         rows = [m.get_output_embeddings().weight.shape[0] for m in (base, tuned)]
-        self.vocabulary = min(rows) if vocabulary is None else vocabulary
+        self._rows = {"base": vocabulary or rows[0], "tuned": rows[1]}
+        self.vocabulary = min(self._rows.values())
         self.first_layer = 0
         self.mixes, self.ends = False, (*end_tokens(base), *end_tokens(tuned))
 
@@ -383,10 +384,9 @@ class SeparateStreams:
     def _own_logits(self, h: torch.Tensor, side: SideName) -> torch.Tensor:
         head = self._heads[side]
         with self._as(side):
-            out = None
-            if head.plain:
-                out = self._buffers[side].rows(len(h), h, head.module.weight.shape[0])
-            return head(h, out).float()
+            rows = head.module.weight.shape[0]
+            out = self._buffers[side].rows(len(h), h, rows) if head.plain else None
+            return head(h, out)[:, : self._rows[side]].float()
 
     @contextmanager
     def _as(self, side: SideName) -> Iterator[None]:

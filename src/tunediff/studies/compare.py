@@ -17,6 +17,7 @@ from tunediff.findings.scorecard import PRIMARY
 from tunediff.items.bounds import shown
 from tunediff.items.named import BUILT_IN, read_suites
 from tunediff.items.read import content_hash
+from tunediff.pair.contract import Pair
 from tunediff.pair.open import RECORDED, open_pair
 from tunediff.run import files
 from tunediff.run.comparing import EVERY, Replied, compare
@@ -25,6 +26,7 @@ from tunediff.run.store import Run
 from tunediff.values import Generation, Measure, Reply, Suite
 
 VARIANTS = "variants.json"
+REST = "recorded"  # the suite of recorded replies that no other one knows
 TEMPLATES = ("raw", "chat", "both")
 
 
@@ -34,14 +36,18 @@ def measure_compare(
     suites: Sequence[Suite],
     out: Path,
     *,
-    template: str = "raw",
+    template: str | None = None,
     generation: Generation | None = None,
     samples: int = 1,
+    limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
     opening: Mapping[str, Any],
     **asking: Any,
 ) -> list[Run]:
-    """Compare base with each tuned model on the suites; base answers once for all of them.
+    """Compare base with each tuned model on the suites.
+
+    Base answers once for all whose replies the same tokens end.
 
     Args:
         base: as ``open_pair`` takes it.
@@ -49,42 +55,50 @@ def measure_compare(
         suites: what is asked; empty: recorded replies as they are.
         out: the run folder; of several variants (tuned models, or forms of the prompt) it holds
             one run folder each, and ``variants.json``, their names in order.
-        template: "raw", "chat", a file with a chat template, or "both" raw and chat.
-        generation: how replies are made; None: none are.
-        samples: replies to each prompt.
-        progress: called with the tokens done and their total, for each variant anew.
+        template: "raw", "chat", a file with a chat template, or "both" raw and chat; None: raw,
+            and ``notice`` hears of a chat template that there is.
+        generation: how replies are made; None: none are. Recorded replies are there already.
+        samples: replies to each prompt; of recorded ones all are taken.
+        limit: of recorded replies, only the first so many items of each suite.
+        progress: called with the thousandths of the work that are done, and of all of it.
+        notice: called with a sentence on what a person should know of the input.
         opening: the options of ``open_pair``.
         asking: the other options of :func:`tunediff.run.comparing.compare`.
 
     """
-    source = _template(template)
-    if base.startswith(RECORDED):
-        if template != "raw":
+    recorded = base.startswith(RECORDED)
+    source = _template(template or "raw")
+    if recorded:
+        if template not in (None, "raw"):
             raise UsageError(
                 f"--template {template} came with recorded replies, whose prompts were given "
                 "before.",
                 "Leave it out.",
             )
         generation = Generation()  # nothing is generated
-    forms: tuple[Form, ...] = {"both": ("raw", "chat"), "raw": ("raw",)}.get(template, ("chat",))
+    forms: tuple[Form, ...] = {"both": ("raw", "chat"), "raw": ("raw",)}.get(
+        template or "raw", ("chat",)
+    )
     names = _names(tuned, forms)
     folders = [out] if len(names) == 1 else [out / name for name in names]
-    begin = partial(_keep_names, out, names) if len(names) > 1 else None
-    if begin is None and (out / VARIANTS).exists():
+    if len(names) == 1 and (out / VARIANTS).exists():
         raise RunError(
             f"{out} holds the runs of several tuned models; one came.", "Choose another folder."
         )
     runs: list[Run] = []
-    known: dict[Form, Replied] = {}
+    known: dict[tuple[Form, tuple[int, ...]], Replied] = {}
     places = iter(zip(names, folders, strict=True))
+
+    def begin(pair: Pair, asked: Sequence[Suite]) -> None:
+        if template is None and not runs:
+            _notice_template(pair, asked, notice)
+        if len(names) > 1:
+            _keep_names(out, names)
+
     for path in tuned:
-        pair = open_pair(base, path, **opening)
-        if source is not None:
-            with_template = getattr(pair, "with_template", None)
-            if with_template is None:
-                raise UsageError("This pair has no chat template to replace.", "Use --template raw")
-            pair = with_template(source)
-        asked = _of_recorded(pair, suites) if base.startswith(RECORDED) else suites
+        pair = open_pair(base, path, template=source, **opening)
+        asked = _of_recorded(pair, suites, limit, notice) if recorded else suites
+        ends = tuple(pair.settings.get("ends", ()))  # tuned's end base's replies too
         for form in forms:
             name, folder = next(places)
             run = compare(
@@ -92,18 +106,33 @@ def measure_compare(
                 asked,
                 out=folder,
                 generation=generation,
-                samples=_samples(pair, samples),
+                samples=_most_samples(pair, asked) if recorded else samples,
                 form=form,
                 variant=name,
-                progress=progress,
-                known=known.get(form),
-                begin=begin,
+                progress=_share(progress, len(runs), len(names)),
+                known=known.get((form, ends)),
+                begin=partial(begin, pair, asked),
                 **asking,
             )
-            if not base.startswith(RECORDED):  # there a sample's number depends on both files
-                known.setdefault(form, _base_replies(run))
+            if not recorded:  # there a sample's number depends on both files
+                known.setdefault((form, ends), _base_replies(run))
             runs.append(run)
     return runs
+
+
+def _share(
+    progress: Callable[[int, int], None] | None, done: int, of: int
+) -> Callable[[int, int], None] | None:
+    """What hears how far one of several runs is, and tells how far they all are."""
+    if progress is None:
+        return None
+    return lambda part, whole: progress(done * whole + part, of * whole)
+
+
+def _notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str], None]) -> None:
+    prompts = any(item.prompt is not None for suite in suites for item in suite.items)
+    if prompts and pair.settings.get("template") is not None:
+        notice("Prompts are given raw; the model has a chat template (--template chat).")
 
 
 def open_runs(folder: Path | str) -> list[Run]:
@@ -218,19 +247,21 @@ def _keep_names(out: Path, names: Sequence[str]) -> None:
     files.write_whole(path, (json.dumps(list(names)) + "\n").encode())
 
 
-def _samples(pair: Any, samples: int) -> int:
-    """Replies to each prompt: of recorded ones as many as there are."""
-    items = getattr(pair, "items", None)
-    return samples if items is None else max(pair.samples(item.id) for item in items())
+def _most_samples(pair: Any, suites: Sequence[Suite]) -> int:
+    return max(pair.samples(item.id) for suite in suites for item in suite.items)
 
 
-def _of_recorded(pair: Any, suites: Sequence[Suite]) -> tuple[Suite, ...]:
+def _of_recorded(
+    pair: Any, suites: Sequence[Suite], limit: int | None, notice: Callable[[str], None]
+) -> tuple[Suite, ...]:
     """What recorded replies answer: a suite's row of the same id gives the reference.
 
     Replies that no suite knows are a suite of their own, of which texts alone are measured.
     """
     recorded = {item.id: item for item in pair.items()}
-    found, known = [], set()
+    found: list[Suite] = []
+    said: list[str] = []
+    known: dict[str, str] = {}  # the suite of each id
     for suite in suites:
         own = [i for i in suite.items if i.id in recorded]
         if not own:
@@ -239,16 +270,40 @@ def _of_recorded(pair: Any, suites: Sequence[Suite]) -> tuple[Suite, ...]:
                 f"{suite.items[0].id!r}; the replies begin {next(iter(recorded))!r}).",
                 "Give the rows the ids of their replies.",
             )
+        for item in own:
+            if known.setdefault(item.id, suite.name) != suite.name:
+                raise InputError(
+                    f"The id {item.id!r} is in the suites {known[item.id]!r} and {suite.name!r}, "
+                    "and one recorded reply cannot answer both.",
+                    "Give each row an id that no other suite has (without ids rows count from 0).",
+                )
+        if len(own) < len(suite.items):
+            said.append(
+                f"{suite.name}: {len(suite.items) - len(own)} of {len(suite.items)} rows have no "
+                "recorded reply and are left out."
+            )
         items = tuple(
             replace(i, prompt=recorded[i.id].prompt, text=None, messages=None,
                     reply=i.messages[-1]["content"] if i.messages else i.reply)
-            for i in own
+            for i in own[:limit]
         )  # fmt: skip
-        known |= {i.id for i in items}
         found.append(Suite(suite.name, items, content_hash(items)))
-    rest = tuple(item for id_, item in recorded.items() if id_ not in known)
+    rest = tuple(item for id_, item in recorded.items() if id_ not in known)[:limit]
     if rest:
-        found.append(Suite("recorded", rest, content_hash(rest)))
+        if any(suite.name == REST for suite in suites):
+            raise UsageError(
+                f"{len(recorded) - len(known)} recorded replies are in no suite given, and make "
+                f"one named {REST!r}, which is also the name of a suite given.",
+                "Give that suite another name.",
+            )
+        found.append(Suite(REST, rest, content_hash(rest)))
+    left = len(recorded) - sum(len(suite.items) for suite in found)
+    if left:
+        said.append(
+            f"{left} of {len(recorded)} prompts are left out by the limit of {limit} a suite."
+        )
+    for sentence in said:
+        notice(sentence)
     return tuple(found)
 
 
