@@ -25,7 +25,6 @@ from tunediff.findings.exploring import (
     worst,
 )
 from tunediff.findings.primary import (
-    PRIMARY,
     Items,
     Primary,
     by_id,
@@ -41,7 +40,6 @@ from tunediff.values import Estimate, Row, Verdict
 
 SCHEMA_VERSION = 1
 
-__all__ = ["OUTCOMES", "PRIMARY", "SCHEMA_VERSION", "scorecard"]
 
 OUTCOMES = (
     *("exact_match", "choice_accuracy", "choice_accuracy_normalised", "degenerate"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunediff.errors import InputError, RunError, UsageError
-from tunediff.findings.scorecard import PRIMARY
+from tunediff.findings.primary import PRIMARY
 from tunediff.items.bounds import shown
 from tunediff.items.named import BUILT_IN, read_suites
 from tunediff.items.read import content_hash
