@@ -603,3 +603,19 @@ def test_nothing_of_the_public_data_is_in_the_suites(shared):
             tokens = words(path.read_text(encoding="utf-8").lower())
             shared_runs = ours.intersection(zip(*(tokens[n:] for n in range(8)), strict=False))
             assert not shared_runs, path.name
+
+
+def test_instruction_data_is_a_target_set(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Say hi.", "input": "", "output": "Hi."},
+        {"instruction": "Add.", "input": "2 and 3", "output": "5"},
+    ]
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    (suite,) = read_suites(data=file)
+    assert [(i.prompt, i.reply) for i in suite.items] == [
+        ("Say hi.", "Hi."),
+        ("Add.\n\n2 and 3", "5"),
+    ]
+    with pytest.raises(InputError, match="has nothing to ask"):
+        read(file)  # `check` takes texts as they are scored, and guesses no form

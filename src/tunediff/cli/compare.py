@@ -43,9 +43,11 @@ def compare(
         ),
     ] = None,
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--data", metavar="FILE", help="Your own target set: rows of prompt and reference."
+            "--data",
+            metavar="FILE",
+            help="Your own target set: rows of prompt and reference; the training file works.",
         ),
     ] = None,
     axis: Annotated[
@@ -159,11 +161,18 @@ def compare(
         _refuse_making(context)
     # of recorded replies the limit counts items that were answered
     of_rows = None if recorded else limit
-    suites = suites_or_built_in(suite or (), data, axis or (), of_rows, recorded)
+    suites = suites_or_built_in(
+        suite or (), data[0] if data else None, axis or (), of_rows, recorded
+    )
     generation = None
     if max_new_tokens and not recorded:
         generation = Generation(max_new_tokens, temperature, top_p, tuple(stop or ()), seed)
     measures = choose_measures(measure or ())
+    if data and len(data) > 1:
+        raise UsageError(
+            f"--data came {len(data)} times; it is one file or folder.",
+            "Give the others as --suite NAME=PATH --axis NAME=target.",
+        )
     printer = Printer()
     with _interruptible(out), ExitStack() as stack:
         folder = out

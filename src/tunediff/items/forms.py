@@ -39,6 +39,8 @@ def to_item(row: Row, default_id: str, default_axis: Axis, to_answer: bool = Fal
 
     """
     given = {column: value for column, value in row.values.items() if value is not None}
+    if to_answer and {"instruction", "output"} <= given.keys() and "prompt" not in given:
+        given = _instructed(given, row.where)
     replies = [column for column in REPLIES if column in given]
     forms = [column for column in ("text", "prompt", "messages") if column in given]
     if len(forms) > 1 or (replies and forms and forms != ["prompt"]):
@@ -72,6 +74,15 @@ def to_item(row: Row, default_id: str, default_axis: Axis, to_answer: bool = Fal
         source=row.where,
         **asked,
     )
+
+
+def _instructed(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A row of instruction data, whose prompt is the instruction, a blank line and the input."""
+    parts = [_text(given, "instruction", where)]
+    if given.get("input"):
+        parts.append(_text(given, "input", where))
+    rest = {k: v for k, v in given.items() if k not in ("instruction", "input", "output")}
+    return {**rest, "prompt": "\n\n".join(parts), "reply": given["output"]}
 
 
 def _refused(what: str, row: Row) -> InputError:

@@ -50,7 +50,7 @@ from tunediff.weights.config import require_equal_meaning
 from tunediff.weights.files import hub_revision
 from tunediff.weights.names import NameMatcher
 
-ONLY_BYTES = "Pass --bits-per-byte-only to compare bits per byte, the one figure that is fair."
+ONLY_BYTES = "Bits per byte is the one figure that is fair: tunediff check --bits-per-byte-only."
 
 
 def open_hf(

@@ -80,8 +80,11 @@ def _one(
         line = f"{clean(suite, 20)}: nothing is known of {found['items']} of its items"
         first = f"'{clean(found['first'], 30)}': {clean(found['reason'])}"
         console.print(Text(f"{line}; the first is {first}", style="yellow"))
+    for axis, found in variant["axes"].items():
+        _by_suite(console, axis, found, variant["measures"])
     if variant["measures"]:
         _beside(console, variant["measures"])
+    _ended(console, replies)
     _worst(console, variant["worst"], replies)
     _speed(console, variant["speed"])
 
@@ -112,13 +115,9 @@ def _several(console: Console, card: Mapping[str, Any]) -> None:
         if best["name"] is None:
             console.print(Text(f"Best: none, {best['reason']}."))
         else:
-            ends = _interval(best)
-            console.print(
-                Text(
-                    f"Best: {clean(best['name'])}, {number(best['effect'], '+.3g')} {ends} on the "
-                    f"half of {best['axis']} that did not choose it."
-                )
-            )
+            effect = f"{number(best['effect'], '+.3g')} ({_interval(best)})"
+            where = f"on the half of {best['axis']} that did not choose it"
+            console.print(Text(f"Best: {clean(best['name'])}, {effect} {where}."))
         console.print(Text(f"Rule: {best['rule']}.", style="dim"))
 
 
@@ -191,7 +190,8 @@ def _explained(axes: Mapping[str, Any]) -> str:
         f"{_PRIMARY.get(name, name)} ({', '.join(own)}), margin {margin:g} {unit}"
         for (name, unit, margin), own in by.items()
     ]
-    return f"Judged by {'; '.join(parts)}."
+    lower = ", lower is better" if all(f["direction"] < 0 for f in axes.values()) else ""
+    return f"Judged by {'; '.join(parts)}{lower}."
 
 
 def _interval(found: Mapping[str, Any]) -> str:
@@ -209,8 +209,6 @@ def _beside(console: Console, measures: Mapping[str, Any]) -> None:
             found = own.get(name)
             if found is None or (name == "nll" and "exact_match" in own):
                 continue
-            if name == "exact_match" and not (found["base"] or found["tuned"]):
-                continue  # free replies: nobody says the reference word for word
             flips = ""
             if name != "degenerate" and (found.get("base_only") or found.get("tuned_only")):
                 flips = f" (lost {found['base_only']}, won {found['tuned_only']})"
@@ -221,6 +219,31 @@ def _beside(console: Console, measures: Mapping[str, Any]) -> None:
             drawn.add_row(title, label, base, tuned, change, note.append(flips, style="dim"))
             title = ""
     console.print(drawn)
+
+
+def _by_suite(
+    console: Console, axis: str, found: Mapping[str, Any], measures: Mapping[str, Any]
+) -> None:
+    """The suites of an axis apart, since what pools them may hide that they disagree."""
+    own = [(s, measures.get(s, {}).get(found["primary"])) for s in found["suites"]]
+    shown = [f"{clean(s, 20)} {number(m['effect'], '+.3g')}" for s, m in own if m is not None]
+    if len(shown) > 1:
+        console.print(Text(f"{axis} by suite: {', '.join(shown)}", style="dim"))
+
+
+def _ended(console: Console, replies: Sequence[Mapping[str, Any]]) -> None:
+    """What no measure of a reply's text says: that it is empty, or was cut off."""
+    lines = []
+    for what, is_so in (
+        ("Empty replies", lambda reply: not reply["text"].strip()),
+        ("Replies cut at the token limit", lambda reply: reply.get("stop") == "length"),
+    ):
+        base, tuned = (sum(is_so(line[side]) for line in replies) for side in ("base", "tuned"))
+        if base or tuned:
+            lines.append(f"{what}: base {base}, tuned {tuned}, of {len(replies)} each.")
+    if lines:
+        console.print()
+        console.print(Text("\n".join(lines), style="yellow"))
 
 
 def _speed(console: Console, speed: Mapping[str, float | None]) -> None:

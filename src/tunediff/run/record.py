@@ -136,9 +136,9 @@ def _in_words(keys: tuple[str, ...], there: Any, here: Any) -> str:
     if keys[0] == "measures":
         return "the measures"
     if keys[0] == "suites":
-        return f"the suite {keys[1]!r}"
+        return f"the suite {keys[1]!r}" if len(keys) > 1 else "the suites"
     named = {("suite", "name"): "the texts' name", ("tunediff",): "tunediff's version"}
-    setting = keys[1:] if keys[0] == "settings" else keys
+    setting = keys[1:] if keys[0] == "settings" and len(keys) > 1 else keys
     name = named.get(keys, " ".join(setting).replace("_", " "))
     both = [_shown(value) for value in (there, here)]
     return name if None in both else f"{name} ({both[0]} there, {both[1]} here)"
