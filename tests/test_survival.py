@@ -101,7 +101,7 @@ def test_the_campaign_catches_a_write_that_is_not_synced(
 def test_the_campaign_catches_a_part_that_exists_by_its_first_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def first_file(folder: Path, k: int) -> bool:
+    def first_file(folder: Path, _record: object, k: int) -> bool:
         return (folder / "probes" / f"part-{k:05d}.jsonl").is_file()
 
     monkeypatch.setattr(store, "_has_part", first_file)

@@ -36,7 +36,7 @@ SIGNS = {
 }
 ONLY_BYTES = "Only bits per byte was compared."
 WIDTH = 80  # of what goes to a file or a pipe
-_QUIET = 10.0  # seconds until the first line of progress in a log
+_QUIET = 20.0  # seconds until the first line of progress in a log
 _PAUSE = 30.0  # seconds from one such line to the next
 _INPUT = 400  # characters of the input that are shown
 _LAYERS = 3
