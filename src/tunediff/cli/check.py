@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunediff.cli.output import Interrupted, printing
+from tunediff.cli.output import interruptible, printing
 from tunediff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def check(
     suite = read(*(texts or ()), prompts=prompt or ())
     refuse_thresholds(len(suite.items), mse_threshold, ppl_threshold)
     before = None if out is None else kept_parts(out)
-    with _interruptible(out), ExitStack() as stack:
+    with interruptible(None if out is None else partial(_kept, out)), ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
         with printer.progress() as progress:
             run = measure_check(
@@ -222,25 +222,16 @@ def _missing(base: str | None, tuned: str | None) -> UsageError:
     return UsageError(f"{name} is missing: two models are compared, and only {came!r} came.", _BOTH)
 
 
-@contextmanager
-def _interruptible(out: Path | None) -> Iterator[None]:
-    """Say what an interrupted run left behind; its folder may also hold another run."""
+def _kept(out: Path) -> str:
+    """What an interrupted run left behind; its folder may also hold another run."""
     from tunediff.report.terminal import clean
     from tunediff.run.store import kept_parts
 
-    try:
-        yield
-    except KeyboardInterrupt:
-        if out is None:
-            left = "Nothing is kept without --out RUN; with it, a run goes on where it stopped."
-        elif (kept := kept_parts(out)) is None:
-            left = f"Nothing was kept in {clean(str(out))} yet."
-        else:
-            left = (
-                f"{clean(str(out))} holds {kept[0]} of {kept[1]} parts; the command that began it "
-                "goes on from there."
-            )
-        raise Interrupted(left) from None
+    folder = clean(str(out))
+    if (kept := kept_parts(out)) is None:
+        return f"Nothing was kept in {folder} yet."
+    held = f"{kept[0]} of {kept[1]} parts"
+    return f"{folder} holds {held}; the command that began it goes on from there."
 
 
 def _say_reused(out: Path, there: int, parts: int) -> None:

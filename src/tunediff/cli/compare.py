@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tunediff.cli.output import Interrupted, printing
+from tunediff.cli.output import interruptible, printing
 from tunediff.errors import UsageError
 
 
@@ -159,6 +158,11 @@ def compare(
     recorded = base.startswith(RECORDED)
     if recorded:
         _refuse_making(context)
+    if data and len(data) > 1:
+        raise UsageError(
+            f"--data came {len(data)} times; it is one file or folder.",
+            "Give the others as --suite NAME=PATH --axis NAME=target.",
+        )
     # of recorded replies the limit counts items that were answered
     of_rows = None if recorded else limit
     suites = suites_or_built_in(
@@ -168,13 +172,9 @@ def compare(
     if max_new_tokens and not recorded:
         generation = Generation(max_new_tokens, temperature, top_p, tuple(stop or ()), seed)
     measures = choose_measures(measure or ())
-    if data and len(data) > 1:
-        raise UsageError(
-            f"--data came {len(data)} times; it is one file or folder.",
-            "Give the others as --suite NAME=PATH --axis NAME=target.",
-        )
     printer = Printer()
-    with _interruptible(out), ExitStack() as stack:
+    kept = "What was finished is kept; the same command goes on from there."
+    with interruptible(None if out is None else lambda: kept), ExitStack() as stack:
         folder = out
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
@@ -238,16 +238,3 @@ def _refuse_making(context: typer.Context) -> None:
             f"{', '.join(given)} came with recorded replies, which were made before.",
             "Leave it out." if len(given) == 1 else "Leave them out.",
         )
-
-
-@contextmanager
-def _interruptible(out: Path | None) -> Iterator[None]:
-    """Say what an interrupted comparison left behind."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            "Nothing is kept without --out RUN; with it, a run goes on where it stopped."
-            if out is None
-            else "What was finished is kept; the same command goes on from there."
-        ) from None

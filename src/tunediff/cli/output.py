@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -28,3 +28,13 @@ def printing() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
+
+
+@contextmanager
+def interruptible(left: Callable[[], str] | None) -> Iterator[None]:
+    """Say at Ctrl-C what is left of the work; ``left`` is None where nothing is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        nothing = "Nothing is kept without --out RUN; with it, a run goes on where it stopped."
+        raise Interrupted(nothing if left is None else left()) from None

@@ -15,13 +15,13 @@ from tunediff.findings.corrections import benjamini_hochberg
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.intervals import bca_interval
 from tunediff.findings.primary import Items, Primary
+from tunediff.measures.choices import calibration_gaps
 from tunediff.values import Row
 
 Table = Mapping[tuple[str, str], Sequence[Row]]
 """Rows by suite and measure."""
 
 WORST = 10
-BINS = 10
 # Whose effects on the same items are correlated.
 CORRELATED = (
     *("nll", "kl_base_tuned", "exact_match", "choice_accuracy", "words", "keyword_coverage"),
@@ -143,7 +143,7 @@ def calibration(table: Table, seed: int) -> dict[str, Any]:
             items = sorted(both[0].keys() & both[1].keys())
             sure, right = (np.array([getattr(own[i], side) for i in items]) for own in both)
             groups = [both[0][i].group for i in items]
-            sides.append(_gaps(sure, right))
+            sides.append(calibration_gaps(sure, right))
         if not groups:
             continue
         names = sorted(set(groups))
@@ -165,12 +165,6 @@ def calibration(table: Table, seed: int) -> dict[str, Any]:
             **{"low": interval.low, "high": interval.high, "groups": len(names)},
         }
     return found
-
-
-def _gaps(sure: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(n, bins): right − confidence, in the bin of the confidence."""
-    bins = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, BINS - 1)
-    return np.where(np.arange(BINS) == bins[:, None], (right - sure)[:, None], 0.0)
 
 
 def spread(table: Table) -> dict[str, dict[str, dict[str, float]]]:

@@ -92,9 +92,16 @@ def expected_calibration_error(
         raise ValueError(f"{c.shape} confidences and {right.shape} outcomes came; n of each needed")
     if not (((c >= 0) & (c <= 1)).all() and ((right >= 0) & (right <= 1)).all()):
         raise ValueError("a confidence or an outcome lies outside [0, 1]")
-    which = np.clip(np.ceil(c * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(which, weights=right - c, minlength=bins)
-    return float(np.abs(gaps).sum() / len(c))
+    return float(np.abs(calibration_gaps(c, right, bins).sum(axis=0)).sum() / len(c))
+
+
+def calibration_gaps(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> np.ndarray:
+    """(n, bins): correct − confidence in the bin of the confidence, 0 in the others.
+
+    What :func:`expected_calibration_error` adds up; apart, so that items can be weighted.
+    """
+    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return np.where(np.arange(bins) == which[:, None], (correct - confidence)[:, None], 0.0)
 
 
 def _share_of_first(score: np.ndarray, right: int) -> float:
