@@ -14,6 +14,7 @@ import pytest
 
 import factory
 import oracle
+import test_kernels
 from tunediff.findings.scorecard import scorecard
 from tunediff.findings.summary import summarize
 from tunediff.items.named import read_suites
@@ -41,6 +42,48 @@ def texts_of(pair: Any, count: int = 12) -> list[Encoded]:
 
 def pooled(scores: list[Any], name: str) -> float:
     return float(np.concatenate([getattr(s, name) for s in scores]).mean())
+
+
+def by_the_device(z_b: np.ndarray, z_t: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    import torch
+
+    from tunediff.scoring import head
+
+    device = torch.device("cuda")
+    assert head.metrics_kernel(device, z_b.shape[1]) == "fused", "Triton is not installed"
+    one, other = (torch.from_numpy(z).to(device) for z in (z_b, z_t))
+    table = head.row_metrics(device, z_b.shape[1])(one, other, torch.from_numpy(targets))
+    return dict(zip(TOKEN_METRICS, table.T, strict=True))
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0, 8.0])
+@pytest.mark.parametrize("vocabulary", [1, 3, 300, 5000, 50257])
+@pytest.mark.parametrize("wanted", [1e-8, 1e-6, 1e-2, 0.3, 30.0])
+def test_the_fused_kernel_is_the_textbook(
+    cuda: str, wanted: float, vocabulary: int, spread: float
+) -> None:
+    pair = test_kernels.at_divergence(wanted, max(vocabulary, 3), spread)
+    pair = (pair[0][:, :vocabulary].copy(), pair[1][:, :vocabulary].copy(), pair[2] % vocabulary)
+    test_kernels.agree(by_the_device(*pair), oracle.token_metrics(*pair), 1e-2)
+
+
+def test_the_fused_kernel_far_from_zero(cuda: str) -> None:
+    z_b, z_t, targets = test_kernels.at_divergence(1e-8, 5000, 3.0)
+    pair = (z_b + np.float32(1000), z_t + np.float32(1000), targets)
+    found, true = by_the_device(*pair), oracle.token_metrics(*pair)
+    for name in test_kernels.DIVERGENCES:
+        np.testing.assert_allclose(found[name], true[name], rtol=1e-2, err_msg=name)
+
+
+def test_the_fused_kernel_takes_the_first_of_equals(cuda: str) -> None:
+    z_b = np.zeros((1, 9000), np.float32)
+    z_t = z_b.copy()
+    z_b[0, [5000, 8999]] = z_t[0, [5000, 10]] = 2
+    found = by_the_device(z_b, z_t, np.array([5000]))
+    assert found["top1_agreement"].tolist() == [0.0]
+    assert found["nll_base"] == pytest.approx(
+        oracle.token_metrics(z_b, z_t, np.array([5000]))["nll_base"], rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,6 +45,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "peft": TORCH_ROOMS,
     "trl": ("training/*",),
     "numba": ("scoring/*",),
+    "triton": ("scoring/fused.py",),
     "matplotlib": ("report/*",),
     "mlx": ("pair/mlx.py",),
     "mlx_lm": ("pair/mlx.py",),

@@ -63,20 +63,20 @@ class HfPair:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the numbers besides the weights and the texts."""
-        compiled = head.uses_compiled(self.engine.streams.device, self.engine.streams.vocabulary)
+        streams = self.engine.streams
         return {
             "backend": "hf",
-            "device": str(self.engine.streams.device),
+            "device": str(streams.device),
             "dtype": self._dtype,
             "kernel": self.engine.kernel,
             "fast_kernel": self.engine.kernel != "highest",
-            "metrics_kernel": "compiled" if compiled else "torch",
+            "metrics_kernel": head.metrics_kernel(streams.device, streams.vocabulary),
             "threads": self.engine.threads,
             "budget": self.engine.budget,
             "chunk": self.engine.chunk,
             "halvings": self.engine.halvings,
             "ends": sorted(self._ends()),
-            "first_doubled_layer": self.engine.streams.first_layer,
+            "first_doubled_layer": streams.first_layer,
             "template": None if self.template is None else template_hash(self.template),
             "versions": versions(),
         }

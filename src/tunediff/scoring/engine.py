@@ -14,9 +14,11 @@ from tunediff.scoring.streams import Streams
 from tunediff.values import Encoded, Scores
 
 # Tokens of one pack and logits rows of one chunk. On a CPU a few hundred rows already reach the
-# product's full rate and small buffers stay near the cores; a GPU wants much larger ones.
+# product's full rate and small buffers stay near the cores; a GPU wants much larger ones, but no
+# more logits at once than CUDA_LOGITS of either side (float32: 128 MB).
 BUDGET = {"cpu": 1024, "mps": 2048, "cuda": 8192}
-CHUNK = {"cpu": 128, "mps": 128, "cuda": 512}
+CHUNK = {"cpu": 128, "mps": 128, "cuda": 1024}
+CUDA_LOGITS = 1 << 25
 
 
 @dataclass(slots=True)
@@ -39,7 +41,10 @@ class Engine:
         if device.type == "cpu":
             memory.keep_freed_pages()
         self.budget = self.budget or BUDGET.get(device.type, 512)
-        self.chunk = self.chunk or CHUNK.get(device.type, 64)
+        chunk = CHUNK.get(device.type, 64)
+        if device.type == "cuda":
+            chunk = max(64, min(chunk, CUDA_LOGITS // self.streams.vocabulary))
+        self.chunk = self.chunk or chunk
         self.row_metrics = head.row_metrics(device, self.streams.vocabulary)
 
     def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
