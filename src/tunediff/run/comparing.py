@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +39,9 @@ from tunediff.values import (
     Scores,
     Suite,
 )
+
+if TYPE_CHECKING:
+    from tunediff.scoring.states import BaseStates
 
 OF_REPLIES: tuple[Measure, ...] = tuple(
     Measure(
@@ -73,6 +77,7 @@ def compare(
     part_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
     known: Replied | None = None,
+    states: BaseStates | None = None,
     measures: Sequence[Measure] = EVERY,
     begin: Callable[[], None] | None = None,
 ) -> Run:
@@ -93,6 +98,7 @@ def compare(
         progress: called with the thousandths of the work that are done, and 1000.
         measures: what is measured.
         known: base's replies, where another variant's run made them: base answers once.
+        states: where the pair keeps base's hidden states for other variants: base is read once.
         begin: called when all is found to be askable, before anything is written.
 
     Raises:
@@ -166,7 +172,7 @@ def compare(
                 assert generation is not None
                 note["answered"] = _answer(
                     pair, recorder, k, part, chosen, generation, samples, variant, known or {},
-                    gauge,
+                    states, gauge,
                 )  # fmt: skip
             elif part.way == "choices":
                 rows = _choice_rows(pair, part, chosen["choices"], variant)
@@ -255,6 +261,7 @@ def _answer(
     samples: int,
     variant: str,
     known: Replied,
+    states: BaseStates | None,
     gauge: Gauge,
 ) -> dict[str, float]:
     """Make, measure and keep the replies of a part; how many tokens were made, in what time."""
@@ -297,29 +304,36 @@ def _answer(
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
     rows += _left_out(part, chosen["replies"], variant)
     if chosen["scored replies"] and "scores" in pair.offers:
-        rows += _rows_of_replies(pair, part, replies, variant)
+        rows += _rows_of_replies(pair, part, replies, variant, states)
     recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
     return {"tokens": made, "seconds": seconds}
 
 
 def _rows_of_replies(
-    pair: Pair, part: Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
+    pair: Pair,
+    part: Part,
+    replies: Sequence[Sequence[tuple[Reply, Reply]]],
+    variant: str,
+    states: BaseStates | None,
 ) -> list[Row]:
-    """How likely both models find each reply."""
-    asked: list[tuple[Measure, Asked, int, Encoded | str]] = []
-    for a, own in zip(part.asked, replies, strict=True):
-        for sample, both in enumerate(own):
-            for m, reply in zip(OF_REPLIES, both, strict=True):
-                asked.append((m, a, sample, _continued(pair, a.encoded, reply)))
-    scorable = [Asked(a.item, e) for _, a, _, e in asked if not isinstance(e, str)]
-    scores = asking.scores_of(pair, scorable)
+    """How likely both models find each reply; base's apart from tuned's, which no other has."""
     rows = []
-    for m, a, sample, encoded in asked:
-        if isinstance(encoded, str):
-            found = Observation(None, None, None, 0, encoded)
-        else:
-            found = m.function(next(scores))
-        rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
+    for side, m in enumerate(OF_REPLIES):
+        said = [
+            (a, sample, _continued(pair, a.encoded, both[side]))
+            for a, own in zip(part.asked, replies, strict=True)
+            for sample, both in enumerate(own)
+        ]
+        scorable = [Asked(a.item, e) for a, _, e in said if not isinstance(e, str)]
+        alone = states.asked_once() if states is not None and side else nullcontext()
+        with alone:
+            scores = asking.scores_of(pair, scorable)
+            for a, sample, encoded in said:
+                if isinstance(encoded, str):
+                    found = Observation(None, None, None, 0, encoded)
+                else:
+                    found = m.function(next(scores))
+                rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
     return rows
 
 

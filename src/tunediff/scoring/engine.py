@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from tunediff.errors import NumericsError
 from tunediff.scoring import head, memory, packs, precision
-from tunediff.scoring.head import RowMetrics
+from tunediff.scoring.head import RowMetrics, Wanted
+from tunediff.scoring.states import BaseStates
 from tunediff.scoring.streams import Streams
 from tunediff.values import Encoded, Scores
 
@@ -23,7 +25,9 @@ CHUNK = {"cpu": 128, "mps": 128, "cuda": 512}
 class Engine:
     """Scores packs of items on two streams.
 
-    ``halvings`` counts how often memory ran out and the budgets were halved.
+    ``halvings`` counts how often memory ran out and the budgets were halved. ``states``: where
+    base's last hidden states are kept for several tuned models; None: both sides share a pass.
+    ``base``: which base it is whose states they are.
     """
 
     streams: Streams
@@ -32,6 +36,8 @@ class Engine:
     budget: int = 0
     chunk: int = 0
     halvings: int = 0
+    states: BaseStates | None = None
+    base: str = ""
     row_metrics: RowMetrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,14 +77,31 @@ class Engine:
 
     def _score_once(self, items: list[Encoded]) -> list[Scores]:
         pack = packs.Pack.of([torch.from_numpy(i.ids) for i in items], self.streams.device)
-        h_b, h_t = self.streams.pair(pack)
+        wanted = [Wanted.of(item) for item in items]
+        at = [w.rows + start for w, (start, _) in zip(wanted, pack.bounds, strict=True)]
+        h_b, h_t = self._hidden(pack, torch.from_numpy(np.concatenate(at)))
         return list(
             head.score_items(
                 self.streams,
                 items,
-                [h_b[a:b] for a, b in pack.bounds],
-                [h_t[a:b] for a, b in pack.bounds],
+                wanted,
+                h_b,
+                h_t,
                 chunk=self.chunk,
                 row_metrics=self.row_metrics,
             )
         )
+
+    def _hidden(self, pack: packs.Pack, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of both sides at these rows of a pack, (R, H) each."""
+        at = rows.to(self.streams.device)
+        if self.states is None:
+            h_b, h_t = self.streams.pair(pack)
+            return h_b[at], h_t[at]
+        h_b = self.states.rows(
+            (self.base, self.kernel, self.threads),
+            pack,
+            rows,
+            lambda: self.streams.one(pack, "base")[at],
+        )
+        return h_b, self.streams.one(pack, "tuned")[at]

@@ -85,16 +85,18 @@ def row_metrics(device: torch.device, vocabulary: int) -> RowMetrics:
 def score_items(
     streams: Streams,
     items: list[Encoded],
-    h_b: list[torch.Tensor],
-    h_t: list[torch.Tensor],
+    wanted: list[Wanted],
+    h_b: torch.Tensor,
+    h_t: torch.Tensor,
     *,
     chunk: int,
     row_metrics: RowMetrics,
 ) -> Iterator[Scores]:
-    """Scores of the items of one pack, from their last hidden states (T, H) of either side."""
-    wanted = [Wanted.of(item) for item in items]
-    picked_b = _pick(h_b, wanted)
-    picked_t = _pick(h_t, wanted)
+    """Scores of the items of one pack.
+
+    ``h_b`` and ``h_t``: last hidden states of either side at the items' wanted rows, one item
+    behind the other, (R, H).
+    """
     targets = torch.from_numpy(np.concatenate([w.targets for w in wanted]))
     ends = np.cumsum([len(w.rows) for w in wanted])
     starts = ends - [len(w.rows) for w in wanted]
@@ -105,7 +107,7 @@ def score_items(
     tops: dict[int, tuple[tuple[tuple[int, float], ...], ...]] = {}
     for start in range(0, len(targets), chunk):
         part = slice(start, min(start + chunk, len(targets)))
-        z_b, z_t = streams.logits_pair(picked_b[part], picked_t[part])
+        z_b, z_t = streams.logits_pair(h_b[part], h_t[part])
         table[part], faults = careful(row_metrics, z_b, z_t, targets[part])
         for row, fault in faults.items():
             item = int(np.searchsorted(ends, start + row, side="right"))
@@ -156,12 +158,6 @@ def careful(
         except NumericsError as error:
             faults[row] = error.message
     return table, faults
-
-
-def _pick(hidden: list[torch.Tensor], wanted: list[Wanted]) -> torch.Tensor:
-    return torch.cat(
-        [h[torch.from_numpy(w.rows).to(h.device)] for h, w in zip(hidden, wanted, strict=True)]
-    )
 
 
 def top(z: torch.Tensor) -> tuple[tuple[int, float], ...]:
