@@ -24,7 +24,10 @@ EXACT = 2e-6  # a float32 product's largest error over the largest entry; bf16 i
 def main() -> None:
     """Run the job that the first argument describes."""
     job = json.loads(sys.argv[1])
-    others = {"ceiling": ceiling, "geometry": geometry, "replies": replies, "several": several}
+    others = {
+        **{"ceiling": ceiling, "geometry": geometry},
+        **{"replies": replies, "several": several, "sharing": sharing},
+    }
     run = others.get(job["side"], compare)
     print(json.dumps(run(job)), flush=True)
 
@@ -155,6 +158,13 @@ def several(job: dict[str, Any]) -> dict[str, Any]:
     from benchmarks.replies import several
 
     return several(job)
+
+
+def sharing(job: dict[str, Any]) -> dict[str, Any]:
+    """Three adapters scored, base read each time or once; see ``benchmarks/replies.py``."""
+    from benchmarks.replies import sharing
+
+    return sharing(job)
 
 
 class Clock:

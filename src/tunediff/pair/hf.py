@@ -26,6 +26,7 @@ from tunediff.scoring import floor, generate, head, memory, precision, sampling
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.sampling import BOTH, Asked
+from tunediff.scoring.states import BaseStates
 from tunediff.scoring.streams import SideName, Streams
 from tunediff.values import (
     Candidates,
@@ -69,6 +70,11 @@ class HfPair:
         other.template = template
         return other
 
+    def share_base(self, states: BaseStates) -> None:
+        """Keep base's last hidden states there, for other tuned models that are asked the same."""
+        self.engine.states = states
+        self.engine.base = f"{self.base.fingerprint} {self._dtype} {self.engine.streams.device}"
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the numbers besides the weights and the texts."""
@@ -86,6 +92,7 @@ class HfPair:
             "halvings": self.engine.halvings,
             "ends": sorted(self._ends()),
             "first_doubled_layer": streams.first_layer,
+            "base_once": self.engine.states is not None,
             "template": None if self.template is None else template_hash(self.template),
             "versions": versions(),
         }

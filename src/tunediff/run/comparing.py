@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +41,9 @@ from tunediff.values import (
     Scores,
     Suite,
 )
+
+if TYPE_CHECKING:
+    from tunediff.scoring.states import BaseStates
 
 OF_REPLIES: tuple[Measure, ...] = tuple(
     Measure(
@@ -75,6 +79,7 @@ def compare(
     part_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
     known: Replied | None = None,
+    states: BaseStates | None = None,
     measures: Sequence[Measure] = EVERY,
     look: Sequence[looking.ItemKey] = (),
     begin: Callable[[], None] | None = None,
@@ -97,6 +102,7 @@ def compare(
         measures: what is measured.
         look: (suite, item) of those whose candidates are kept, beside the items of highest KL.
         known: base's replies, where another variant's run made them: base answers once.
+        states: where the pair keeps base's hidden states for other variants: base is read once.
         begin: called when all is found to be askable, before anything is written.
 
     Raises:
@@ -175,7 +181,7 @@ def compare(
                 assert generation is not None
                 note["answered"] = _answer(
                     pair, recorder, k, part, chosen, generation, samples, variant, known or {},
-                    gauge,
+                    states, gauge,
                 )  # fmt: skip
             elif part.way == "choices":
                 rows = _choice_rows(pair, part, chosen["choices"], variant)
@@ -187,7 +193,8 @@ def compare(
             recorder.note_time({**note, "settings": asking.found_settings(pair)})
         if missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
-        looked_at = _look(pair, recorder, parts, look, part_tokens)
+        with states.asked_once() if states is not None else nullcontext():
+            looked_at = _look(pair, recorder, parts, look, part_tokens)
         gauge.ended(len(parts))
         return recorder.finish(looked_at)
 
@@ -285,6 +292,7 @@ def _answer(
     samples: int,
     variant: str,
     known: Replied,
+    states: BaseStates | None,
     gauge: Gauge,
 ) -> dict[str, float]:
     """Make, measure and keep the replies of a part; how many tokens were made, in what time."""
@@ -328,7 +336,7 @@ def _answer(
     rows += _left_out(part, chosen["replies"], variant)
     first: list[tuple[Of, Encoded, Scores]] = []
     if chosen["scored replies"] and "scores" in pair.offers:
-        found, first = _score_replies(pair, part, replies, variant)
+        found, first = _score_replies(pair, part, replies, variant, states)
         rows += found
     of: list[Of] = [whose for whose, _, _ in first]
     scored = [scores for _, _, scores in first]
@@ -344,31 +352,38 @@ def _answer(
 
 
 def _score_replies(
-    pair: Pair, part: Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
+    pair: Pair,
+    part: Part,
+    replies: Sequence[Sequence[tuple[Reply, Reply]]],
+    variant: str,
+    states: BaseStates | None,
 ) -> tuple[list[Row], list[tuple[Of, Encoded, Scores]]]:
     """How likely both models find each reply: the rows, and the scores of the first replies.
 
-    Tokens are kept of an item's first replies alone: more samples would make the record grow with
-    their number, and show the same thing again.
+    Base's replies are scored apart from tuned's, which no other tuned model has. Tokens are kept of
+    an item's first replies alone: more samples would make the record grow with their number, and
+    show the same thing again.
     """
-    asked: list[tuple[Measure, Of, Asked, int, Encoded | str]] = []
-    for a, own in zip(part.asked, replies, strict=True):
-        for sample, both in enumerate(own):
-            for m, of, reply in zip(OF_REPLIES, OF[1:], both, strict=True):
-                asked.append((m, of, a, sample, _continued(pair, a.encoded, reply)))
-    scorable = [Asked(a.item, e) for _, _, a, _, e in asked if not isinstance(e, str)]
-    scores = asking.scores_of(pair, scorable)
     rows: list[Row] = []
     first: list[tuple[Of, Encoded, Scores]] = []
-    for m, of, a, sample, encoded in asked:
-        if isinstance(encoded, str):
-            found = Observation(None, None, None, 0, encoded)
-        else:
-            scored = next(scores)
-            found = m.function(scored)
-            if sample == 0:
-                first.append((of, encoded, scored))
-        rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
+    for side, (m, of) in enumerate(zip(OF_REPLIES, OF[1:], strict=True)):
+        said = [
+            (a, sample, _continued(pair, a.encoded, both[side]))
+            for a, own in zip(part.asked, replies, strict=True)
+            for sample, both in enumerate(own)
+        ]
+        scorable = [Asked(a.item, e) for a, _, e in said if not isinstance(e, str)]
+        with states.asked_once() if states is not None and side else nullcontext():
+            scores = asking.scores_of(pair, scorable)
+            for a, sample, encoded in said:
+                if isinstance(encoded, str):
+                    found = Observation(None, None, None, 0, encoded)
+                else:
+                    scored = next(scores)
+                    found = m.function(scored)
+                    if sample == 0:
+                        first.append((of, encoded, scored))
+                rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
     return rows, first
 
 
