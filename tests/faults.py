@@ -19,7 +19,7 @@ from tunediff.run import files
 from tunediff.run.measuring import measure
 from tunediff.values import TOKEN_METRICS, Certificate, Encoded, Item, Scores, Side, Suite
 
-OPERATIONS = ("open_file", "write", "fsync", "rename", "mkdir", "unlink")
+OPERATIONS = ("open_file", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
 
 
 class Killed(BaseException):
