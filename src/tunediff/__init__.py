@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from tunediff.pair.open import open_pair
     from tunediff.run.comparing import compare
     from tunediff.run.measuring import measure
+    from tunediff.training.recipe import Recipe
+    from tunediff.training.train import train
     from tunediff.values import Generation
 
 _HOMES = {
     "Generation": "tunediff.values",
+    "Recipe": "tunediff.training.recipe",
     "compare": "tunediff.run.comparing",
     "read": "tunediff.items.read",
     "read_suites": "tunediff.items.named",
@@ -29,10 +32,12 @@ _HOMES = {
     "open_pair": "tunediff.pair.open",
     "measure": "tunediff.run.measuring",
     "summarize": "tunediff.findings.summary",
+    "train": "tunediff.training.train",
     "verdict": "tunediff.findings.summary",
 }
 __all__ = [
     "Generation",
+    "Recipe",
     "__version__",
     "compare",
     "measure",
@@ -41,6 +46,7 @@ __all__ = [
     "read_suites",
     "scorecard",
     "summarize",
+    "train",
     "verdict",
 ]
 
