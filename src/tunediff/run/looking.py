@@ -46,7 +46,8 @@ def texts_in(tokens: Mapping[str, np.ndarray]) -> Iterator[tuple[TextKey, slice]
         new[1:] |= tokens[name][1:] != tokens[name][:-1]
     starts = [0, *np.flatnonzero(new).tolist()]
     for start, stop in zip(starts, [*starts[1:], length], strict=True):
-        yield tuple(tokens[name][start] for name in TEXT_KEY), slice(start, stop)
+        suite, item, of = (tokens[name][start] for name in TEXT_KEY)
+        yield (suite, item, of), slice(start, stop)
 
 
 def highest(tables: Iterable[Mapping[str, np.ndarray]], count: int = ITEMS) -> list[ItemKey]:
