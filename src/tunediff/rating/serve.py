@@ -28,19 +28,24 @@ def listen(port: int = 0) -> socket.socket:
         ) from error
 
 
+def server(app: App) -> Server:
+    """What answers; it ends when its ``should_exit`` is set."""
+    return Server(
+        Config(
+            app,
+            log_level="critical",
+            log_config=None,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,  # nobody forwards to it
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+    )
+
+
 def serve(app: App, listening: socket.socket) -> None:
     """Answer until Ctrl-C, which is how it should end."""
-    config = Config(
-        app,
-        log_level="critical",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # nobody forwards to it
-        server_header=False,
-        timeout_graceful_shutdown=3,
-    )
     with suppress(KeyboardInterrupt):
-        Server(config).run([listening])
+        server(app).run([listening])

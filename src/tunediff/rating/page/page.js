@@ -6,7 +6,8 @@ const WORDS = ["not at all", "hardly", "in part", "mostly", "fully"];
 
 let rater = "";
 let standing = null; // what the server answered last
-let said = {}; // the rating sent last, so that an undo shows it again
+let sent = []; // what was rated on this page, so that an undo shows it again
+let sending = null;
 let busy = false;
 
 function scale(side) {
@@ -57,13 +58,23 @@ async function post(what, body) {
   }
 }
 
+// What was said of the item that is shown again, if it was said on this page.
+function moved(steps) {
+  if (steps === 1 && sending !== null) sent.push(sending);
+  const before = steps === -1 ? sent.pop() : undefined;
+  if (Math.abs(steps) > 1) sent = []; // rated elsewhere too
+  sending = null;
+  return before;
+}
+
 function show(heard) {
-  const back = standing !== null && heard.done < standing.done;
+  const before = moved(heard.done - (standing?.done ?? heard.done));
   standing = heard;
   rater = heard.rater;
   history.replaceState(null, "", `#${encodeURIComponent(rater)}`);
   const showing = heard.showing;
   find("join").hidden = true;
+  find("help").hidden = showing === null;
   find("standing").hidden = false;
   find("rate").hidden = showing === null;
   find("finished").hidden = showing !== null;
@@ -84,9 +95,9 @@ function show(heard) {
     find(id).scrollTop = 0;
   }
   find("rate").reset();
-  if (back) {
-    for (const name of ["a", "b", "prefer"]) choose(name, said[name]);
-    find("note").value = said.note ?? "";
+  if (before) {
+    for (const name of ["a", "b", "prefer"]) choose(name, before[name]);
+    find("note").value = before.note;
   }
   find("asked").focus();
   window.scrollTo(0, 0);
@@ -114,13 +125,13 @@ function send() {
     find("rate").querySelector(`input[name="${missing[0][0]}"]`).focus();
     return;
   }
-  said = {
+  sending = {
     a: Number(chosen("a")),
     b: Number(chosen("b")),
     prefer: chosen("prefer"),
     note: find("note").value.trim(),
   };
-  post("rate", { rater, showing: standing.showing.id, ...said });
+  post("rate", { rater, showing: standing.showing.id, ...sending });
 }
 
 function undo() {
