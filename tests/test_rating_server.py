@@ -13,6 +13,7 @@ import pytest
 
 from rating import TOKEN, Page, begun, database, replied, request, sent, served, triples
 from tunediff.rating import strict
+from tunediff.rating.guard import Guard
 
 TRIPLES = triples(10)
 
@@ -262,6 +263,20 @@ def test_the_same_request_unforged_is_granted(page: Page, joined: dict[str, Any]
     for site in ("none", "same-origin"):
         headers = {"host": f"127.0.0.1:{page.port}", "sec-fetch-site": site}
         assert request(page.port, "GET", f"/{TOKEN}/", headers)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["another host", "another origin", "the origin null", "no origin", "from another site",
+     "from a neighbour", "a form", "a query", "packed"],
+)  # fmt: skip
+def test_without_the_guard_it_would_be_granted(
+    case: str, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Guard, "_refused", lambda self, scope: None)
+    _, standing = page.post("join", {"rater": f"Let in by {case}"})
+    method, path, headers, body = FORGED[case](page.port, standing)
+    assert request(page.port, method, path, headers, body)[0] == 200
 
 
 def raw(port: int, lines: list[str], body: bytes = b"") -> bytes:

@@ -15,6 +15,9 @@ FEWEST = 10
 """Labels below which the slope λ is too rough for the interval to be trusted."""
 
 
+FEWEST_UNRATED = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Powered:
     """The corrected mean with its interval, the slope λ, and the plain interval's half over its.
@@ -56,7 +59,7 @@ def powered_mean(
 
     y, x, r = (np.asarray(a, dtype=np.float64) for a in (labels, predicted, rest))
     n, N = y.size, r.size
-    if n < FEWEST or N < 2 or np.ptp(y) == 0 or np.ptp(x) == 0:
+    if n < FEWEST or N < FEWEST_UNRATED or np.ptp(y) == 0 or np.ptp(x) == 0:
         return None
     slope = np.cov(y, x)[0, 1] / ((1 + n / N) * np.concatenate([x, r]).var(ddof=1))
     value = y.mean() + slope * (r.mean() - x.mean())

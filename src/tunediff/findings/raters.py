@@ -18,7 +18,7 @@ from tunediff.findings.agreement import Scale, cohen_kappa, coincidences, krippe
 from tunediff.findings.correlation import rank_correlation
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.intervals import percentile_interval
-from tunediff.findings.prediction import FEWEST, powered_mean
+from tunediff.findings.prediction import FEWEST, FEWEST_UNRATED, Powered, powered_mean
 from tunediff.findings.proportions import wilson_interval
 from tunediff.run.store import Run
 from tunediff.values import Estimate, Row
@@ -34,7 +34,6 @@ _TUNED = {"base": 0.0, "tie": 0.5, "tuned": 1.0}  # what a preference counts for
 _SCALES: dict[str, tuple[int, Scale]] = {"preference": (3, "nominal"), "adherence": (5, "ordinal")}
 _ALL_EQUAL = "all ratings are equal: agreement cannot be told from chance"
 _ONE_RATER = "no item was rated by two raters"
-_GROUPED = "items come in groups, and such a correction is of single items"
 
 
 def kept_rows(run: Run) -> list[Row]:
@@ -301,7 +300,7 @@ def _calibration(
     for human in _HUMAN:
         said = _figures(by_name[human])
         for name, figures in automatic.items():
-            line = _calibrated(said, figures, pool, seed)
+            line = _calibrated(said, figures, seed)
             if line is not None:
                 found.append({"measure": name, "against": human, **line, "exploratory": True})
     return sorted(found, key=lambda line: (line["against"], -abs(line["rho"]), line["measure"]))
@@ -319,9 +318,7 @@ def _figures(rows: Sequence[Row]) -> _Figures:
     return _Figures({key: effect for key, (_, effect) in of.items()}, groups)
 
 
-def _calibrated(
-    said: _Figures, figures: _Figures, pool: Collection[tuple[str, str]], seed: int
-) -> dict[str, Any] | None:
+def _calibrated(said: _Figures, figures: _Figures, seed: int) -> dict[str, Any] | None:
     """None where fewer than ten items have both, or either says the same of all of them."""
     both = sorted(said.of.keys() & figures.of.keys())
     y, x = (np.array([of[key] for key in both]) for of in (said.of, figures.of))
@@ -329,25 +326,32 @@ def _calibrated(
         return None
     groups = [figures.groups[key] for key in both]
     rho, interval = rank_correlation(x, y, groups, seed=seed)
-    rest = [key for key in figures.of if key in pool and key not in said.of]
-    # labels that have no figure would make the rated items another sample than the rest
-    complete = len(both) == len(said.of)
-    single = len(set(figures.groups.values())) == len(figures.groups)
-    powered = None
-    if complete and single:
-        powered = powered_mean(y, x, np.array([figures.of[key] for key in rest]))
-    note = None if single else _GROUPED
+    rest = np.array([figures.of[key] for key in sorted(figures.of.keys() - said.of.keys())])
+    powered, why = _powered(said, figures, y, x, rest)
+    corrected = {"corrected": None} if powered is None else {"corrected": powered.value}
+    for name in ("low", "high", "slope", "narrower"):
+        corrected[f"corrected_{name}"] = None if powered is None else getattr(powered, name)
     return {
         "items": len(both),
-        **{"rho": rho, "low": interval.low, "high": interval.high},
+        **{"rho": rho, "low": interval.low, "high": interval.high, "note": interval.note or None},
         "unrated": len(rest),
-        "corrected": None if powered is None else powered.value,
-        "corrected_low": None if powered is None else powered.low,
-        "corrected_high": None if powered is None else powered.high,
-        "slope": None if powered is None else powered.slope,
-        "narrower": None if powered is None else powered.narrower,
-        "note": interval.note or note,
+        **corrected,
+        "corrected_note": why,
     }
+
+
+def _powered(
+    said: _Figures, figures: _Figures, y: np.ndarray, x: np.ndarray, rest: np.ndarray
+) -> tuple[Powered | None, str | None]:
+    """The corrected mean, or why there is none."""
+    if len(y) < len(said.of):  # the rated items would be another sample than the rest
+        return None, f"{len(said.of) - len(y)} of the rated items have no figure"
+    if len(set(figures.groups.values())) < len(figures.groups):
+        return None, "items come in groups, and the correction is of single items"
+    if len(rest) < FEWEST_UNRATED:
+        return None, "nearly every item was rated: there is nothing to predict"
+    powered = powered_mean(y, x, rest)
+    return powered, None if powered is not None else "no spread is left"
 
 
 def _group(r: Rating) -> str:

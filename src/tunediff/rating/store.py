@@ -140,10 +140,7 @@ class Store:
         """
         path = folder / FILE
         if begin is None and not path.is_file():
-            raise RunError(
-                f"Nobody has rated {folder} yet: it has no {FILE}.",
-                f"Open the rating page first: tunediff rate {folder}",
-            )
+            raise unrated(folder)
         try:
             db = sqlite3.connect(path, _WAIT, isolation_level=None, check_same_thread=False)
             try:
@@ -289,7 +286,9 @@ def _opened(db: sqlite3.Connection, path: Path, begin: Study | None) -> Study:
                 f"{path} has schema version {version}; this tunediff reads up to {SCHEMA_VERSION}.",
                 "Install a newer tunediff.",
             )
-        if version == 0 and begin is not None:
+        if version == 0:  # new, or left by one that was killed when it had made the file
+            if begin is None:
+                raise unrated(path.parent)
             for statement in _TABLES.split(";"):
                 db.execute(statement)
             db.execute("INSERT INTO study VALUES (1, ?)", (json.dumps(asdict(begin)),))
@@ -298,6 +297,13 @@ def _opened(db: sqlite3.Connection, path: Path, begin: Study | None) -> Study:
     kept = json.loads(settings)
     items = tuple(Key(*key) for key in kept["items"])
     return Study(kept["run"], tuple(kept["suites"]), kept["seed"], items)
+
+
+def unrated(folder: Path) -> RunError:
+    """The error of a run that nobody has rated."""
+    return RunError(
+        f"Nobody has rated {folder} yet.", f"Open the rating page first: tunediff rate {folder}"
+    )
 
 
 @contextmanager

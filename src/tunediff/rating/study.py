@@ -9,7 +9,7 @@ from typing import Any
 from tunediff.errors import RunError, UsageError
 from tunediff.findings.raters import summarize_ratings
 from tunediff.rating.showing import Exchange, Key, choose, exchanges, fingerprint
-from tunediff.rating.store import FILE, Store, Study
+from tunediff.rating.store import FILE, Store, Study, unrated
 from tunediff.run.ratings import SCHEMA_VERSION
 from tunediff.run.store import Run
 
@@ -98,10 +98,7 @@ def export(study: OpenStudy, *, anonymous: bool = False) -> dict[str, Any]:
     run, store = study.run, study.store
     ratings = store.ratings()
     if not ratings:
-        raise RunError(
-            f"Nobody has rated an item of {run.folder} yet.",
-            f"Open the rating page: tunediff rate {run.folder}",
-        )
+        raise unrated(run.folder)
     standings = store.raters()
     names = {s.rater: f"rater {k}" if anonymous else s.rater for k, s in enumerate(standings, 1)}
     items = {(i["suite"], i["id"]): i for i in run.items()}
