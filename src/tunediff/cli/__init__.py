@@ -18,6 +18,7 @@ from tunediff.cli.demo import demo
 from tunediff.cli.look import look
 from tunediff.cli.output import Interrupted, printing
 from tunediff.cli.train import train
+from tunediff.cli.rate import rate
 from tunediff.errors import TunediffError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(compare)
 app.command()(demo)
 app.command()(train)
 app.command()(look)
+app.command()(rate)
 
 # click's own, or that of the copy of click inside newer versions of typer
 _Misuse: type[Exception] = typer.BadParameter.__bases__[0]

@@ -167,6 +167,50 @@ def bca_interval(
     return Interval(end(tail), end(1 - tail), None)
 
 
+def percentile_interval(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    groups: int,
+    *,
+    seed: int,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Percentile bootstrap interval, for figures that not every resample has.
+
+    A correlation or an agreement is undefined where everything drawn is equal. Such a resample is
+    neither dropped nor given a number: it counts as −∞ for the lower end and as +∞ for the upper
+    one, which can only widen. Where an end needs one of them, there is no interval.
+
+    Args:
+        statistic: maps weights (R, G), how often each group was drawn, to (R,) figures, NaN where
+            there is none.
+        groups: G.
+        seed: of the resampling.
+        level: nominal coverage.
+        resamples: R.
+
+    Raises:
+        InputError: no group.
+        UsageError: too few resamples for the level.
+
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), 13.3.
+
+    """
+    if groups < 1:
+        raise InputError(f"An interval over {groups} groups was asked; at least one is needed.")
+    place = _order_statistic(level, resamples)
+    if groups < FEWEST_GROUPS:
+        return Interval(None, None, None, TOO_FEW)
+    drawn = np.concatenate([statistic(w) for w in _weights(groups, resamples, seed)])
+    low = np.sort(np.where(np.isnan(drawn), -np.inf, drawn))[place - 1]
+    high = np.sort(np.where(np.isnan(drawn), np.inf, drawn))[resamples - place]
+    if not np.isfinite([low, high]).all():
+        return Interval(None, None, None, TOO_SPARSE)
+    if groups < FEWEST_EQUAL_GROUPS and np.nanmax(drawn) - np.nanmin(drawn) <= _ROUNDING:
+        return Interval(None, None, None, NO_SPREAD)
+    return Interval(float(low), float(high), None)
+
+
 def _weights(groups: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each group was drawn: (rows, G) float64 at a time, ``resamples`` rows in all."""
     rng = np.random.default_rng(seed)

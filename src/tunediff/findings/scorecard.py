@@ -33,6 +33,7 @@ from tunediff.findings.primary import (
     without_figure,
 )
 from tunediff.findings.proportions import above_chance, discordant, estimate_outcomes
+from tunediff.findings.raters import kept_summary
 from tunediff.findings.selection import choose
 from tunediff.findings.template import template_shares
 from tunediff.run.store import Run
@@ -126,6 +127,7 @@ def _variant(run: Run) -> dict[str, Any]:
         "categories": categories(primary, items, seed),
         "calibration": calibration(table, seed),
         "spread": spread(table) if identity["samples"] > 1 else {},
+        "ratings": kept_summary(run),
         "speed": _speed(run),
         "failures": [],
         "advice": [],
