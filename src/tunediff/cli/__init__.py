@@ -16,6 +16,7 @@ from tunediff.cli.check import check
 from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
 from tunediff.cli.output import Interrupted, printing
+from tunediff.cli.report import report
 from tunediff.errors import TunediffError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(check)
 app.command()(compare)
 app.command()(demo)
+app.command()(report)
 
 # click's own, or that of the copy of click inside newer versions of typer
 _Misuse: type[Exception] = typer.BadParameter.__bases__[0]
