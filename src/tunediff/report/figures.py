@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from tunediff.report.glossary import label
 from tunediff.report.text import figure, visible
 from tunediff.run.store import Run
 from tunediff.values import Row
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # One measure of each family is drawn; the others are nearly the same picture.
 _NOT_DRAWN = (
@@ -38,7 +35,7 @@ class Drawing:
     name: str  # of its file
     title: str
     description: str
-    figure: Figure
+    figure: plots.Figure
     header: tuple[str, ...]
     rows: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -47,8 +44,8 @@ def axis_strips(axes: Mapping[str, Any]) -> dict[str, tuple[Drawing, bool]]:
     """By axis, its effect against the margin; and whether that is on a logarithmic axis."""
     found = {}
     for axis, own in axes.items():
-        numbers = tuple(own[key] for key in ("effect", "low", "high"))
-        drawn, logarithmic = plots.strip(*numbers, own["margin"], own["direction"])
+        effect, low, high = numbers = [own[key] for key in ("effect", "low", "high")]
+        drawn, logarithmic = plots.strip(effect, low, high, own["margin"], own["direction"])
         ends = [figure(v, own["unit"], sign=True) for v in numbers]
         description = (
             f"Effect {ends[0]}, interval {ends[1]} to {ends[2]}, margin ±{own['margin']:g} "
@@ -101,7 +98,7 @@ def _values(rows: Sequence[Row], side: str) -> list[float] | None:
     return [part / row.count for part, row in zip(sums, rows, strict=True)]
 
 
-def _at(values: Sequence[float]) -> list[float]:
+def _at(values: Sequence[float] | np.ndarray) -> list[float]:
     return [float(v) for v in np.percentile(values, [q for q, _ in _QUANTILES])]
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+Figure = Axes = Any  # of matplotlib, whose import is slow and belongs into functions
 
 INK, SOFT, GRID, BAND = "#1f1e1c", "#6b6862", "#d9d6cf", "#e9e6de"
 BASE, TUNED = "#e69f00", "#0072b2"
@@ -68,7 +66,8 @@ def style() -> Iterator[None]:
     """Draw and save within: the one style, whatever the user's own settings are."""
     import matplotlib as mpl
 
-    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+    settings: Any = {**mpl.rcParamsDefault, **_STYLE}
+    with mpl.rc_context(settings):
         yield
 
 
@@ -227,10 +226,7 @@ def domains(rows: Sequence[tuple[str, float, float]]) -> Figure:
     for y, (_, inside, outside) in zip(ys, rows, strict=True):
         ax.hlines(y, inside, outside, color=GRID, linewidth=2)
     for column, marker, colour, name in ((1, "o", TUNED, "target"), (2, "s", WORSE, "general")):
-        kept = [
-            (row[column], y) for row, y in zip(rows, ys, strict=True) if row[column] is not None
-        ]
-        ax.plot(*zip(*kept, strict=True), marker, color=colour, label=name, markersize=6)
+        ax.plot([row[column] for row in rows], ys, marker, color=colour, label=name, markersize=6)
     reach = 2 * max([1.0, *(abs(v) for row in rows for v in row[1:])])
     ax.set_xlim(-reach, reach)
     tens = [t for t in (10, 100, 1000, 10000) if t <= reach]

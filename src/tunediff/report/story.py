@@ -195,10 +195,9 @@ def _empty(replies: Sequence[Mapping[str, Any]]) -> list[Standout]:
     base, tuned = (sum(not r[side]["text"].strip() for r in replies) for side in ("base", "tuned"))
     if tuned <= base:
         return []
-    text = f"Tuned gave {tuned} empty replies and base {base}, of {len(replies)} each."
-    return [
-        Standout("warning", "Empty replies", text.replace(" 1 empty replies", " 1 empty reply"))
-    ]
+    many = "reply" if tuned == 1 else "replies"
+    text = f"Tuned gave {tuned} empty {many} and base {base}, of {len(replies)} each."
+    return [Standout("warning", "Empty replies", text)]
 
 
 def _concern(variant: Mapping[str, Any]) -> list[Standout]:

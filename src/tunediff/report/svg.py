@@ -11,12 +11,8 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tunediff.report.plots import NAMES, PAPER, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from tunediff.report.plots import NAMES, PAPER, Figure
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -29,15 +25,14 @@ def inline(figure: Figure, ident: str, title: str, description: str) -> str:
     """The figure as an ``<svg>`` element.
 
     Args:
-        figure: of :mod:`tunediff.report.plots`.
+        figure: of :mod:`tunediff.report.plots`; called within its ``style()``, as is ``save``.
         ident: what its ids begin with; no other figure of the page has it.
         title: read aloud first.
         description: the text alternative.
 
     """
     out = io.StringIO()
-    with style():
-        figure.savefig(out, format="svg", metadata=_NO_METADATA)
+    figure.savefig(out, format="svg", metadata=_NO_METADATA)
     root = ET.fromstring(out.getvalue())
     _strip(root)
     for element in list(root.iter()):
@@ -61,11 +56,10 @@ def inline(figure: Figure, ident: str, title: str, description: str) -> str:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write ``name.png`` and ``name.svg``, in the colours of paper."""
-    with style():
-        for ending in ("png", "svg"):
-            metadata = _NO_METADATA if ending == "svg" else {"Software": None}
-            path = folder / f"{name}.{ending}"
-            figure.savefig(path, dpi=_DPI, facecolor=PAPER, metadata=metadata)
+    for ending in ("png", "svg"):
+        metadata = _NO_METADATA if ending == "svg" else {"Software": None}
+        path = folder / f"{name}.{ending}"
+        figure.savefig(path, dpi=_DPI, facecolor=PAPER, metadata=metadata)
 
 
 def _strip(root: ET.Element) -> None:
