@@ -21,11 +21,11 @@ from tunediff.report import plots
 from tunediff.report.browse import browsed
 from tunediff.report.chapter import Chapter, chapter, is_check
 from tunediff.report.figures import Drawing
-from tunediff.report.glossary import TERMS, VERDICTS, definition, label
+from tunediff.report.glossary import TERMS, VERDICTS, definition, label, ordered
 from tunediff.report.replay import command
-from tunediff.report.story import RULE, mark, word
+from tunediff.report.story import RULE, asked, mark, signed, word
 from tunediff.report.svg import inline, save
-from tunediff.report.text import embedded, figure, visible
+from tunediff.report.text import chance, embedded, figure, visible
 from tunediff.run import files
 from tunediff.run.store import Run
 from tunediff.run.variants import open_runs
@@ -118,12 +118,16 @@ def _page(chapters: Sequence[Chapter], card: dict[str, Any] | None, items: dict[
         lstrip_blocks=True,
     )
     environment.globals |= {
+        "asked": asked,
+        "chance": chance,
         "command": command,
         "definition": definition,
         "drawn": drawn,
         "figure": figure,
         "label": label,
         "mark": mark,
+        "ordered": ordered,
+        "signed": signed,
         "word": word,
     }
     template = environment.from_string((place / "template.html").read_text(encoding="utf-8"))

@@ -259,6 +259,11 @@ def heat(names: Sequence[str], values: Mapping[tuple[int, int], float]) -> Figur
     return figure
 
 
+def raised(exponent: int) -> str:
+    """An exponent in raised digits."""
+    return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def _square(x: float, y: float, colour: str, alpha: float) -> Any:
     from matplotlib.patches import Rectangle
 
@@ -306,6 +311,10 @@ def shares(curves: Mapping[str, Sequence[float]], *, unit: str, floor: float | N
     if floor:
         ax.axvline(floor, color=SOFT, linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
+    least, most = ax.get_xlim()
+    tens = np.arange(np.ceil(np.log10(least)), np.floor(np.log10(most)) + 1)
+    tens = tens[:: max(1, -(-len(tens) // 6))].astype(int)
+    ax.set_xticks(10.0**tens, [f"10{raised(int(k))}" if k else "1" for k in tens])
     ax.minorticks_off()
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])

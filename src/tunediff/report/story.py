@@ -75,6 +75,40 @@ def mark(code: str) -> str:
     return _MARKS.get(code, "·")
 
 
+def signed(found: Mapping[str, Any]) -> bool:
+    """Whether an effect has a sign; a divergence has none."""
+    return found["base"] is not None or found["direction"] != 0
+
+
+def asked(record: Mapping[str, Any]) -> str:
+    """How much was asked, and how, in a line."""
+    identity, found = record["identity"], record["found"]
+    counts = found["items"]
+    if isinstance(counts, int):
+        counts = {identity["suite"]["name"]: counts}
+    suites = f"{len(counts)} suite{'s' * (len(counts) != 1)}"
+    parts = [f"{sum(counts.values())} items in {suites}"]
+    if "generation" in identity:
+        parts += [f"prompts {identity['form']}", _replied(identity)]
+    settings = identity["settings"]
+    if settings.get("dtype"):
+        parts.append(f"{settings['dtype']} on {settings['device']}")
+    return " · ".join(parts)
+
+
+def _replied(identity: Mapping[str, Any]) -> str:
+    generation = identity["generation"]
+    if identity["settings"]["backend"] == "recorded":
+        return "recorded replies"
+    if generation is None:
+        return "no replies"
+    how = "greedy"
+    if generation["temperature"] > 0:
+        how = f"at temperature {generation['temperature']:g}"
+    many = "" if identity["samples"] == 1 else f", {identity['samples']} samples"
+    return f"replies {how}, at most {generation['max_new_tokens']} tokens{many}"
+
+
 def sentence(
     variant: Mapping[str, Any] | None, check: Mapping[str, Any] | None = None
 ) -> list[Segment]:

@@ -48,9 +48,16 @@ def figure(value: float | None, unit: str = "", *, sign: bool = False) -> str:
     """A number for people: four digits, shares in per cent, a real minus; a dash for none."""
     if value is None:
         return "–"
-    style = ("+" if sign else "") + (".1%" if unit == "share" else ".4g")
+    style = ("+" if sign and value else "") + (".1%" if unit == "share" else ".4g")
     shown = format(value, style).replace("%", "\u202f%").replace("-", "−")
     return re.sub(r"e([+−])0?(\d+)", lambda m: f"·10{_raised(m[1], m[2])}", shown)
+
+
+def chance(p: float | None) -> str:
+    """A p-value: two digits, or that it is below .0001."""
+    if p is None:
+        return "–"
+    return "< .0001" if p < 1e-4 else format(p, ".2g").removeprefix("0")
 
 
 def _raised(sign: str, digits: str) -> str:
