@@ -138,6 +138,27 @@ TOKEN_METRICS: tuple[str, ...] = (
 """The arrays of :class:`Scores`, in the order of the kernels' output columns."""
 
 
+Of = Literal["reference", "base", "tuned"]
+OF: tuple[Of, ...] = ("reference", "base", "tuned")
+"""Whose text both models were scored on: the item's own, base's reply, or tuned's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What both models expect at each scored position of one item, likeliest first.
+
+    ``base_ids`` and ``tuned_ids``: int64 (T, k); ``base_p`` and ``tuned_p``: their probabilities,
+    float64 (T, k). ``positions``: int64 (T,), as in :class:`Scores`.
+    """
+
+    item_id: str
+    positions: np.ndarray
+    base_ids: np.ndarray
+    base_p: np.ndarray
+    tuned_ids: np.ndarray
+    tuned_p: np.ndarray
+
+
 Stop = Literal["end", "length", "stop_string", "recorded"]
 """Why a reply ended: the end token, the limit, a stop string; or it was only read."""
 

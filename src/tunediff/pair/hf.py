@@ -27,7 +27,16 @@ from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.scoring.streams import SideName, Streams
-from tunediff.values import Certificate, Encoded, Generation, Item, Reply, Scores, Side
+from tunediff.values import (
+    Candidates,
+    Certificate,
+    Encoded,
+    Generation,
+    Item,
+    Reply,
+    Scores,
+    Side,
+)
 
 
 class HfPair:
@@ -173,6 +182,10 @@ class HfPair:
         """Every token metric of every item, in the order given."""
         return self.engine.score(items)
 
+    def candidates(self, items: Sequence[Encoded], count: int) -> Iterator[Candidates]:
+        """The likeliest next tokens of both sides at every scored position."""
+        return self.engine.candidates(items, count)
+
     def noise_floor(self, items: Sequence[Encoded]) -> Mapping[str, float]:
         """The largest pooled figure of base against itself, by name; never 0."""
         return floor.noise_floor(self.engine, items)
@@ -211,6 +224,10 @@ class HfPair:
     def token_text(self, token_id: int) -> str:
         """The text of one token id, for people."""
         return self.tokens.text_of(token_id)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text, by base's tokenizer; see ``contract.Pair``."""
+        return self.tokens.pieces(ids)
 
 
 class BytesPair(HfPair):

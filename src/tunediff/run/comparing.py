@@ -21,18 +21,20 @@ from tunediff.errors import InputError
 from tunediff.measures import ALL
 from tunediff.measures.tokens import nll
 from tunediff.pair.contract import Pair
-from tunediff.run import asking
+from tunediff.run import asking, looking
 from tunediff.run.asking import Asked
 from tunediff.run.parts import Form, Part, item_line, plain, plan
 from tunediff.run.progress import Gauge
 from tunediff.run.store import Recorder, Run, items_hash, recording
 from tunediff.scoring import sampling
 from tunediff.values import (
+    OF,
     Choices,
     Encoded,
     Generation,
     Measure,
     Observation,
+    Of,
     Reply,
     Row,
     Scores,
@@ -74,6 +76,7 @@ def compare(
     progress: Callable[[int, int], None] | None = None,
     known: Replied | None = None,
     measures: Sequence[Measure] = EVERY,
+    look: Sequence[looking.ItemKey] = (),
     begin: Callable[[], None] | None = None,
 ) -> Run:
     """Ask both models everything that the suites hold, and keep what all measures say.
@@ -92,6 +95,7 @@ def compare(
         part_tokens: about so many tokens are lost by a kill, at most.
         progress: called with the thousandths of the work that are done, and 1000.
         measures: what is measured.
+        look: (suite, item) of those whose candidates are kept, beside the items of highest KL.
         known: base's replies, where another variant's run made them: base answers once.
         begin: called when all is found to be askable, before anything is written.
 
@@ -133,6 +137,7 @@ def compare(
         "max_length": max_length,
         "allow_truncation": allow_truncation,
         "part_tokens": part_tokens,
+        "look": sorted(map(list, look)),
     }
     scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked]
 
@@ -155,9 +160,13 @@ def compare(
     with recording(out, identity, found) as recorder:
         recorder.keep_items(lines)
         missing = [k for k in range(len(parts)) if not recorder.has_part(k)]
-        if recorder.continued and missing:
+        whole = not missing and recorder.finished
+        if recorder.continued and not whole:
             pair.continue_with({**settings, **recorder.record["found"]["settings"]})
-        gauge = Gauge(parts, missing, generation, samples, progress)
+        again = looking.about(parts) if "scores" in pair.offers else 0
+        gauge = Gauge(parts, missing, generation, samples, progress, again)
+        if whole:
+            return Run.open(out)
         for k in missing:
             began = time.perf_counter()
             part = parts[k]
@@ -178,7 +187,27 @@ def compare(
             recorder.note_time({**note, "settings": asking.found_settings(pair)})
         if missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
-        return recorder.finish()
+        looked_at = _look(pair, recorder, parts, look, part_tokens)
+        gauge.ended(len(parts))
+        return recorder.finish(looked_at)
+
+
+def _look(
+    pair: Pair,
+    recorder: Recorder,
+    parts: Sequence[Part],
+    named: Sequence[looking.ItemKey],
+    most: int,
+) -> int:
+    """Keep the candidates of the items that differ most and of those named; in how many parts."""
+    cuts = looking.plan(pair, recorder, parts, named, most)
+    for k, texts in enumerate(cuts):
+        if not recorder.has_candidates(k):
+            began = time.perf_counter()
+            recorder.write_candidates(k, looking.columns(pair, texts))
+            note = {"candidates": k, "tokens": sum(len(a.encoded.ids) for _, a in texts)}
+            recorder.note_time({**note, "seconds": time.perf_counter() - began})
+    return len(cuts)
 
 
 def _by_need(measures: Sequence[Measure]) -> Mapping[str, Sequence[Measure]]:
@@ -209,6 +238,7 @@ def _score(
         ],
         asking.token_columns(scored, part.suite),
         [asking.probe_line(scores, part.suite, pair) for scores in scored],
+        texts=asking.text_lines(pair, [a.encoded for a in part.asked], scored, part.suite),
     )
 
 
@@ -296,31 +326,50 @@ def _answer(
             found = m.function(item, [b for b, _ in said], [t for _, t in said])
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
     rows += _left_out(part, chosen["replies"], variant)
+    first: list[tuple[Of, Encoded, Scores]] = []
     if chosen["scored replies"] and "scores" in pair.offers:
-        rows += _rows_of_replies(pair, part, replies, variant)
-    recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
+        found, first = _score_replies(pair, part, replies, variant)
+        rows += found
+    of: list[Of] = [whose for whose, _, _ in first]
+    scored = [scores for _, _, scores in first]
+    recorder.write_part(
+        k,
+        rows,
+        asking.token_columns(scored, part.suite, of),
+        [],
+        lines,
+        asking.text_lines(pair, [e for _, e, _ in first], scored, part.suite, of),
+    )
     return {"tokens": made, "seconds": seconds}
 
 
-def _rows_of_replies(
+def _score_replies(
     pair: Pair, part: Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
-) -> list[Row]:
-    """How likely both models find each reply."""
-    asked: list[tuple[Measure, Asked, int, Encoded | str]] = []
+) -> tuple[list[Row], list[tuple[Of, Encoded, Scores]]]:
+    """How likely both models find each reply: the rows, and the scores of the first replies.
+
+    Tokens are kept of an item's first replies alone: more samples would make the record grow with
+    their number, and show the same thing again.
+    """
+    asked: list[tuple[Measure, Of, Asked, int, Encoded | str]] = []
     for a, own in zip(part.asked, replies, strict=True):
         for sample, both in enumerate(own):
-            for m, reply in zip(OF_REPLIES, both, strict=True):
-                asked.append((m, a, sample, _continued(pair, a.encoded, reply)))
-    scorable = [Asked(a.item, e) for _, a, _, e in asked if not isinstance(e, str)]
+            for m, of, reply in zip(OF_REPLIES, OF[1:], both, strict=True):
+                asked.append((m, of, a, sample, _continued(pair, a.encoded, reply)))
+    scorable = [Asked(a.item, e) for _, _, a, _, e in asked if not isinstance(e, str)]
     scores = asking.scores_of(pair, scorable)
-    rows = []
-    for m, a, sample, encoded in asked:
+    rows: list[Row] = []
+    first: list[tuple[Of, Encoded, Scores]] = []
+    for m, of, a, sample, encoded in asked:
         if isinstance(encoded, str):
             found = Observation(None, None, None, 0, encoded)
         else:
-            found = m.function(next(scores))
+            scored = next(scores)
+            found = m.function(scored)
+            if sample == 0:
+                first.append((of, encoded, scored))
         rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
-    return rows
+    return rows, first
 
 
 def _continued(pair: Pair, prompt: Encoded, reply: Reply) -> Encoded | str:

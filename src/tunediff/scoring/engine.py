@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 
@@ -11,7 +12,11 @@ from tunediff.errors import NumericsError
 from tunediff.scoring import head, memory, packs, precision
 from tunediff.scoring.head import RowMetrics
 from tunediff.scoring.streams import Streams
-from tunediff.values import Encoded, Scores
+from tunediff.values import Candidates, Encoded, Scores
+
+_T = TypeVar("_T")
+_Read = Callable[[list[Encoded], list[torch.Tensor], list[torch.Tensor]], Iterable[_T]]
+"""What is taken from the last hidden states of a pack, (T, H) an item, of base and of tuned."""
 
 # Tokens of one pack and logits rows of one chunk. On a CPU a few hundred rows already reach the
 # product's full rate and small buffers stay near the cores; a GPU wants much larger ones.
@@ -44,13 +49,30 @@ class Engine:
 
     def score(self, items: Sequence[Encoded]) -> Iterator[Scores]:
         """Every token metric of every item, in the order given."""
-        for pack in packs.plan(items, lambda: self.budget):
-            yield from self._score(list(pack))
 
-    def _score(self, items: list[Encoded]) -> list[Scores]:
+        def read(pack: list[Encoded], h_b: list[torch.Tensor], h_t: list[torch.Tensor]) -> Any:
+            return head.score_items(
+                self.streams, pack, h_b, h_t, chunk=self.chunk, row_metrics=self.row_metrics
+            )
+
+        return self._packed(items, read)
+
+    def candidates(self, items: Sequence[Encoded], count: int) -> Iterator[Candidates]:
+        """The likeliest next tokens of both sides at every scored position, in the order given."""
+
+        def read(pack: list[Encoded], h_b: list[torch.Tensor], h_t: list[torch.Tensor]) -> Any:
+            return head.candidates(self.streams, pack, h_b, h_t, chunk=self.chunk, count=count)
+
+        return self._packed(items, read)
+
+    def _packed(self, items: Sequence[Encoded], read: _Read[_T]) -> Iterator[_T]:
+        for pack in packs.plan(items, lambda: self.budget):
+            yield from self._read(list(pack), read)
+
+    def _read(self, items: list[Encoded], read: _Read[_T]) -> list[_T]:
         try:
             with precision.use(self.kernel), precision.threads(self.threads):
-                return self._score_once(items)
+                return self._read_once(items, read)
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):
                 raise
@@ -64,21 +86,13 @@ class Engine:
         self.halvings += 1
         if len(items) == 1:
             self.chunk = max(1, self.chunk // 2)
-            return self._score(items)
+            return self._read(items, read)
         self.budget = max(1, min(self.budget, sum(len(item.ids) for item in items)) // 2)
         smaller = packs.plan(items, lambda: self.budget)
-        return [scores for pack in smaller for scores in self._score(list(pack))]
+        return [found for pack in smaller for found in self._read(list(pack), read)]
 
-    def _score_once(self, items: list[Encoded]) -> list[Scores]:
+    def _read_once(self, items: list[Encoded], read: _Read[_T]) -> list[_T]:
         pack = packs.Pack.of([torch.from_numpy(i.ids) for i in items], self.streams.device)
         h_b, h_t = self.streams.pair(pack)
-        return list(
-            head.score_items(
-                self.streams,
-                items,
-                [h_b[a:b] for a, b in pack.bounds],
-                [h_t[a:b] for a, b in pack.bounds],
-                chunk=self.chunk,
-                row_metrics=self.row_metrics,
-            )
-        )
+        return list(read(items, [h_b[a:b] for a, b in pack.bounds],
+                         [h_t[a:b] for a, b in pack.bounds]))  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 from tunediff.errors import NumericsError
 from tunediff.scoring import metrics
 from tunediff.scoring.streams import Streams
-from tunediff.values import TOKEN_METRICS, Encoded, Scores
+from tunediff.values import TOKEN_METRICS, Candidates, Encoded, Scores
 
 TOP = 10  # candidates shown of either side
 
@@ -133,6 +133,40 @@ def score_items(
             probe_top_base=tops[index][0],
             probe_top_tuned=tops[index][1],
         )
+
+
+def candidates(
+    streams: Streams,
+    items: list[Encoded],
+    h_b: list[torch.Tensor],
+    h_t: list[torch.Tensor],
+    *,
+    chunk: int,
+    count: int,
+) -> Iterator[Candidates]:
+    """The likeliest next tokens at the scored positions of one pack; as :func:`score_items`."""
+    rows = [torch.from_numpy(item.scored) for item in items]
+    picked_b, picked_t = (
+        torch.cat([h[r.to(h.device)] for h, r in zip(hidden, rows, strict=True)])
+        for hidden in (h_b, h_t)
+    )
+    found: list[tuple[np.ndarray, ...]] = []
+    for start in range(0, len(picked_b), chunk):
+        part = slice(start, start + chunk)
+        both = streams.logits_pair(picked_b[part], picked_t[part])
+        found.append(tuple(array for z in both for array in _likeliest(z, count)))
+    columns = [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+    ends = np.cumsum([len(item.scored) for item in items])[:-1]
+    own = zip(*(np.split(column, ends) for column in columns), strict=True)
+    for item, arrays in zip(items, own, strict=True):
+        yield Candidates(item.item_id, item.scored, *arrays)
+
+
+def _likeliest(z: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and probabilities, (C, count) each, of a chunk of logits (C, V)."""
+    log_p = torch.log_softmax(z.float(), dim=1)
+    values, ids = log_p.topk(min(count, z.shape[1]), dim=1)
+    return ids.cpu().numpy(), values.double().exp().cpu().numpy()
 
 
 def careful(
