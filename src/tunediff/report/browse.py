@@ -9,22 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunediff.findings.microscope import Microscope
 from tunediff.report.glossary import label
 from tunediff.report.tables import prompt_of
+from tunediff.report.tokens import looked
 from tunediff.run.store import Run
 from tunediff.values import Row
 
 _CAPS = (100_000, 20_000, 5_000, 2_000, 1_000)  # characters of a text that are kept in the page
-_ROOM = 1_400_000  # characters of all texts together
+_ROOM = 1_000_000  # characters of all texts together
 _DIGITS = ".5g"
 
 
-def browsed(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
+def browsed(
+    runs: Sequence[Run], names: Sequence[str], scopes: Sequence[Microscope]
+) -> dict[str, Any]:
     """The object of the table.
 
     Args:
         runs: of one base.
         names: what each is called.
+        scopes: of the runs.
 
     """
     rows = [run.rows() for run in runs]
@@ -47,8 +52,14 @@ def browsed(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
         "items": list(items.values()),
         "cap": cap,
         "variants": [
-            {"name": name, **_figures(run, own, places), "replies": _all_cut(said, cap)}
-            for name, run, own, said in zip(names, runs, rows, replies, strict=True)
+            {
+                "name": name,
+                **_figures(run, own, places),
+                "replies": _all_cut(said, cap),
+                "partings": _partings(run, scope, places),
+                "tokens": looked(scope, places, 1 / len(runs)),
+            }
+            for name, run, own, said, scope in zip(names, runs, rows, replies, scopes, strict=True)
         ],
     }
 
@@ -124,6 +135,21 @@ def _figures(
             }
         )
     return {"measures": measures, "reasons": list(reasons)}
+
+
+def _partings(
+    run: Run, scope: Microscope, places: Mapping[tuple[str, str], int]
+) -> dict[int, list[int]]:
+    """By item whose greedy replies part: after how many tokens, and how many characters."""
+    generation = run.record["identity"].get("generation")
+    if generation is None or generation["temperature"] > 0:
+        return {}
+    found = {}
+    for key, place in places.items():
+        parting = scope.parting(*key)
+        if parting is not None and parting.part and parting.token is not None:
+            found[place] = [parting.token, len(parting.common)]
+    return found
 
 
 def _mean(total: float | None, count: float | None) -> float | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunediff.findings.microscope import By, Microscope, Span
 from tunediff.findings.summary import summarize
 from tunediff.report import figures
 from tunediff.report.figures import Drawing
@@ -17,6 +18,11 @@ from tunediff.report.tables import prompt_of
 from tunediff.run.store import Run
 from tunediff.values import Row
 
+_SPANS = 10
+_BY: tuple[tuple[str, By], ...] = (
+    ("The distributions differ most", "kl"),
+    ("Tuned finds the text less likely", "loss"),
+)
 _FAILED = 200  # items without a figure that are listed
 
 
@@ -39,6 +45,7 @@ class Chapter:
     domains: Drawing | None
     correlations: Drawing | None
     tokens: Drawing | None
+    spans: Mapping[str, list[Span]]  # the worst, by what they are the worst in
     layers: Drawing | None
     worst: list[Mapping[str, Any]]
     categories: Sequence[Mapping[str, Any]]
@@ -52,7 +59,7 @@ def is_check(run: Run) -> bool:
     return "suites" not in run.record["identity"]
 
 
-def chapter(run: Run, variant: Mapping[str, Any] | None) -> Chapter:
+def chapter(run: Run, variant: Mapping[str, Any] | None, scope: Microscope) -> Chapter:
     """Of a run of ``compare`` with its variant of the scorecard, or of ``check`` with None."""
     identity, found = run.record["identity"], run.record["found"]
     rows = run.rows()
@@ -80,6 +87,7 @@ def chapter(run: Run, variant: Mapping[str, Any] | None) -> Chapter:
         domains=figures.domain_effects(rows, identity["measures"]),
         correlations=figures.correlation_heat([] if variant is None else variant["correlations"]),
         tokens=figures.token_shares(run),
+        spans={title: scope.worst_spans(_SPANS, by) for title, by in _BY},
         layers=None if weights is None else figures.weight_layers(weights),
         worst=[] if variant is None else _worst(variant["worst"], run, replies),
         categories=[] if variant is None else variant["categories"],

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tunediff.errors import NumericsError
+from tunediff.findings.microscope import Microscope
 from tunediff.findings.scorecard import scorecard
 from tunediff.report import plots
 from tunediff.report.browse import browsed
@@ -53,11 +54,11 @@ def report(run: Run | Path | str, out: Path | str | None = None) -> Path:
 
 def save_plots(run: Run | Path | str, folder: Path | str) -> list[str]:
     """Write every plot of a run as PNG and SVG for a paper, and say their names."""
-    folder = Path(folder)
+    folder, runs = Path(folder), _opened(run)
     files.make_folder(folder)
     names = []
     with plots.style():
-        chapters, _ = _chapters(_opened(run))
+        chapters, _ = _chapters(runs, [Microscope.of(run) for run in runs])
         for one in chapters:
             for drawing in _drawings(one):
                 name = f"{one.name}-{drawing.name}" if len(chapters) > 1 else drawing.name
@@ -69,21 +70,22 @@ def save_plots(run: Run | Path | str, folder: Path | str) -> list[str]:
 def render(run: Run | Path | str) -> str:
     """The page as text."""
     runs = _opened(run)
+    scopes = [Microscope.of(run) for run in runs]
     with plots.style():
-        chapters, card = _chapters(runs)
-        return _page(chapters, card, browsed(runs, [one.name for one in chapters]))
+        chapters, card = _chapters(runs, scopes)
+        return _page(chapters, card, browsed(runs, [one.name for one in chapters], scopes))
 
 
 def _opened(run: Run | Path | str) -> list[Run]:
     return [run] if isinstance(run, Run) else open_runs(run)
 
 
-def _chapters(runs: Sequence[Run]) -> tuple[list[Chapter], dict[str, Any] | None]:
-    if is_check(runs[0]):
-        return [chapter(run, None) for run in runs], None
-    card = scorecard(runs)
-    pairs = zip(runs, card["variants"], strict=True)
-    return [chapter(run, variant) for run, variant in pairs], card
+def _chapters(
+    runs: Sequence[Run], scopes: Sequence[Microscope]
+) -> tuple[list[Chapter], dict[str, Any] | None]:
+    card = None if is_check(runs[0]) else scorecard(runs)
+    variants = [None] * len(runs) if card is None else card["variants"]
+    return [chapter(*own) for own in zip(runs, variants, scopes, strict=True)], card
 
 
 def _drawings(one: Chapter) -> Iterator[Drawing]:

@@ -217,6 +217,18 @@
     if (item.reference !== null) place.append(make("h4", {}, "Reference"), said(item.reference, "", "Reference"));
     const replies = variant.replies[k] || [];
     replies.forEach((reply, sample) => place.append(sides(reply, replies.length > 1 ? sample : null)));
+    const parting = replies.length === 1 && variant.partings[k];
+    if (parting) {
+      const common = replies[0][0].slice(Math.max(0, parting[1] - 40), parting[1]);
+      place.append(make("p", { class: "reasons" },
+        parting[0] ? `The replies part after ${parting[0]} token${parting[0] === 1 ? "" : "s"}, behind ` : "The replies part at the first token.",
+        parting[0] ? make("bdi", { class: "piece" }, quoted(common)) : null, parting[0] ? "." : null));
+    }
+    const texts = variant.tokens.texts[k];
+    if (texts) place.append(lens(texts, variant.tokens.pieces));
+    else if (variant.tokens.kept < variant.tokens.of) {
+      place.append(make("p", { class: "reasons" }, `The page holds the tokens of the ${variant.tokens.kept} items of highest KL, of ${variant.tokens.of}; this is another one. In a terminal: tunediff look RUN ITEM.`));
+    }
     place.append(table(k, v));
     return place;
   }
@@ -288,6 +300,86 @@
       else add(1, b[j++]);
     }
     return parts;
+  }
+
+  // ---- the microscope
+
+  const OF = { reference: "reference", base: "base’s reply", tuned: "tuned’s reply" };
+  const WAYS = { kl: "KL", logp: "Δ log-probability" };
+  const quoted = (text) => JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replace(/^/, "“") + "”";
+
+  function lens(texts, pieces) {
+    let of = "reference" in texts ? "reference" : Object.keys(texts)[0], way = "kl", now = -1;
+    const tokens = make("div", { class: "tokens", dir: "auto", tabindex: "0", role: "group" });
+    const read = make("div", { class: "read", "aria-live": "polite" });
+    const buttons = [];
+    const pick = (group, value, text, set) => {
+      const button = make("button", { type: "button", class: "quiet", onclick: () => { set(value); draw(); } }, text);
+      buttons.push([group, value, button]);
+      return button;
+    };
+    const tools = make("div", { class: "tools" }, "Tokens of ",
+      ...Object.keys(texts).map((value) => pick("of", value, OF[value], (chosen) => { of = chosen; now = -1; })),
+      " by ", ...Object.entries(WAYS).map(([value, text]) => pick("way", value, text, (chosen) => { way = chosen; })));
+    const hint = make("p", { class: "reasons" });
+
+    function draw() {
+      const { t, s, k, d } = texts[of];
+      for (const [group, value, button] of buttons) button.setAttribute("aria-pressed", String(value === (group === "of" ? of : way)));
+      tokens.setAttribute("aria-label", `Tokens of the ${OF[of]}; arrow keys move`);
+      tokens.replaceChildren(make("span", { class: "context" }, t.slice(0, s).map((piece) => pieces[piece]).join("")));
+      t.slice(s).forEach((piece, at) => {
+        const value = way === "kl" ? k[at] : d[at];
+        const much = value === null ? 0 : 1 - Math.exp(-Math.abs(value) / (way === "kl" ? 1 : 2));
+        const down = way === "logp" && value < 0;
+        const mark = way === "logp" && Math.abs(value) > Math.LN2 ? (down ? " down" : " up") : way === "kl" && value > 1 ? " up" : "";
+        const token = make("span", { class: `tok${mark}`, onmouseenter: () => look(at), onclick: () => look(at) }, pieces[piece] || "·");
+        token.style.setProperty("--much", much.toFixed(3));
+        token.style.setProperty("--hue", way === "kl" ? "var(--other)" : down ? "var(--worse)" : "var(--better)");
+        tokens.append(token);
+      });
+      hint.textContent = way === "kl"
+        ? "The stronger the colour, the larger KL(base‖tuned); underlined above 1 nat."
+        : "Green, underlined: tuned finds the token at least twice as likely. Orange, dotted: half as likely or less.";
+      if (now >= 0) look(now);
+      else read.replaceChildren(make("p", {}, "Point at a token, or focus the text and use the arrow keys."));
+    }
+
+    function look(at) {
+      const { t, s, k, d, b, u } = texts[of];
+      const all = tokens.querySelectorAll(".tok");
+      if (now >= 0 && all[now]) all[now].classList.remove("now");
+      now = Math.max(0, Math.min(all.length - 1, at));
+      all[now].classList.add("now");
+      const chosen = t[s + now];
+      const side = (name, own) => own && own[now].length ? make("table", {},
+        make("thead", {}, make("tr", {}, make("th", { scope: "col" }, name), make("th", { scope: "col" }, "p"))),
+        make("tbody", {}, ...pairs(own[now]).map(([piece, p]) => make("tr", {},
+          make("td", { class: "piece" }, make("bdi", {}, quoted(pieces[piece])), piece === chosen ? " ←" : null),
+          make("td", {}, p < 5e-4 ? "<.001" : p.toFixed(3)))))) : null;
+      read.replaceChildren(
+        make("div", {}, make("p", {}, make("bdi", { class: "piece" }, quoted(pieces[chosen]))),
+          make("p", {}, `KL ${number(k[now], "")} nats`), make("p", {}, `ln q − ln p ${number(d[now], "", true)}`)),
+        ...[side("base expects", b), side("tuned expects", u)].filter(Boolean));
+      if (!b) read.append(make("p", { class: "reasons" }, "What both expected is kept for the items of highest KL."));
+    }
+
+    tokens.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      look(now + step);
+      tokens.querySelectorAll(".tok")[now].scrollIntoView({ block: "nearest" });
+    });
+    tokens.addEventListener("focus", () => { if (now < 0) look(0); });
+    draw();
+    return make("div", { class: "lens" }, tools, tokens, hint, read);
+  }
+
+  function pairs(flat) {
+    const found = [];
+    for (let i = 0; i < flat.length; i += 2) found.push([flat[i], flat[i + 1]]);
+    return found;
   }
 
   function table(k, v) {
