@@ -25,12 +25,13 @@ from tunediff.run.comparing import EVERY, Replied, compare
 from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
+from tunediff.run.variants import VARIANTS
+from tunediff.run.variants import open_runs as open_runs
 from tunediff.values import Generation, Measure, Reply, Suite
 
 if TYPE_CHECKING:
     from tunediff.scoring.states import BaseStates
 
-VARIANTS = "variants.json"
 REST = "recorded"  # the suite of recorded replies that no other one knows
 TEMPLATES = ("raw", "chat", "both")
 
@@ -165,15 +166,6 @@ def _notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str]
     prompts = any(item.prompt is not None for suite in suites for item in suite.items)
     if prompts and pair.settings.get("template") is not None:
         notice("Prompts are given raw; the model has a chat template (--template chat).")
-
-
-def open_runs(folder: Path | str) -> list[Run]:
-    """The runs of a folder that ``compare`` wrote, in the order of its variants."""
-    folder = Path(folder)
-    names = folder / VARIANTS
-    if not names.is_file():
-        return [Run.open(folder)]
-    return [Run.open(folder / name) for name in json.loads(names.read_bytes())]
 
 
 def choose_measures(names: Sequence[str]) -> tuple[Measure, ...]:
