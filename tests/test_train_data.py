@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import EOS, edit_json, tiny_tokenizer
 
+from factory import EOS, edit_json, tiny_tokenizer
 from tunediff import specimens
 from tunediff.errors import InputError, ModelError, UsageError
 from tunediff.pair import encoding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
@@ -17,8 +18,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from factory import MORE_ARCHITECTURES, TARGETS, tiny_model
-from training import QUICK, base, plain_nll, rows, trained, uncollected  # noqa: F401
+from factory import MORE_ARCHITECTURES, TARGETS, texts, tiny_model
+from training import QUICK, plain_nll, trained, write_rows
 from tunediff.pair.hf_load import load_model
 from tunediff.pair.open import open_pair
 from tunediff.scoring import attention
@@ -29,6 +30,23 @@ from tunediff.training.recipe import Recipe
 from tunediff.weights.checkpoint import Checkpoint
 
 EXACTLY = replace(QUICK, dropout=0.0)  # dropout draws for rows as they lie
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts of many lengths, and replies."""
+    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", texts(11, words=(1, 20)))
+
+
+@pytest.fixture(autouse=True)
+def uncollected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers collect garbage at their start, which takes a second among so many modules."""
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 def examples(count: int = 4, *, longest: int = 40, seed: int = 0) -> list[Example]:
@@ -108,7 +126,7 @@ def test_where_packing_is_not_exact_rows_are_padded_and_it_is_said(
     tmp_path: Path,
     base: Path,
     rows: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     packed = trained(base, rows, tmp_path / "packed", EXACTLY)
     padded = trained(base, rows, tmp_path / "padded", replace(EXACTLY, packing=False))
@@ -131,7 +149,7 @@ def test_where_packing_is_not_exact_rows_are_padded_and_it_is_said(
     assert refused.report["losses"] == padded.report["losses"]
 
 
-def test_twice_half_a_batch_is_the_whole_batch(tmp_path: Path, base: Path, rows: Path) -> None:  # noqa: F811
+def test_twice_half_a_batch_is_the_whole_batch(tmp_path: Path, base: Path, rows: Path) -> None:
     whole = trained(base, rows, tmp_path / "whole", replace(EXACTLY, batch_size=4))
     parts = replace(EXACTLY, batch_size=2, accumulation=2)
     half = trained(base, rows, tmp_path / "half", parts)
@@ -149,7 +167,7 @@ def test_a_training_is_the_plain_loop_that_its_recipe_describes(
     base: Path,
     rows: Path,
     schedule: Any,
-    loss: Any,  # noqa: F811
+    loss: Any,
 ) -> None:
     """Against torch alone: its own tokens, order, loss, clipping, AdamW and learning rates."""
     recipe = replace(EXACTLY, schedule=schedule, loss=loss, warmup=0.34, weight_decay=0.3, clip=0.4)
@@ -194,7 +212,7 @@ def test_a_training_is_the_plain_loop_that_its_recipe_describes(
 def test_a_plain_script_gets_the_logits_that_tunediff_gives(
     tmp_path: Path,
     base: Path,
-    rows: Path,  # noqa: F811
+    rows: Path,
 ) -> None:
     """The folder is PEFT's: peft and transformers alone load it."""
     folder = trained(base, rows, tmp_path / "a").folder
@@ -217,7 +235,7 @@ def test_a_plain_script_gets_the_logits_that_tunediff_gives(
     assert np.abs(scores.nll_tuned - scores.nll_base).max() > 1e-2
 
 
-def test_training_lowers_the_loss(tmp_path: Path, base: Path, rows: Path) -> None:  # noqa: F811
+def test_training_lowers_the_loss(tmp_path: Path, base: Path, rows: Path) -> None:
     report = trained(base, rows, tmp_path / "a", Recipe(steps=60, learning_rate=1e-2)).report
     losses = report["losses"]
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 1
@@ -227,7 +245,7 @@ def test_on_a_gpu_the_losses_are_those_of_the_cpu(
     tmp_path: Path,
     base: Path,
     rows: Path,
-    cuda: str,  # noqa: F811
+    cuda: str,
 ) -> None:
     from tunediff.training.train import train
 

@@ -68,7 +68,7 @@ def test_patience_without_held_out_rows_is_refused() -> None:
 def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_text("learnin_rate = 1.0\n")
-    with pytest.raises(UsageError, match="'learnin_rate'.*Did you mean learning_rate"):
+    with pytest.raises(UsageError, match=r"'learnin_rate'.*Did you mean learning_rate"):
         read_recipe(file)
 
 

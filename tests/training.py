@@ -1,38 +1,17 @@
-"""Which data, recipes and plain loops do the tests of training share?"""
+"""Which recipe, rows and plain loop do the tests of training share?"""
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from factory import texts, tiny_model
 from tunediff.training.data import Example
 from tunediff.training.recipe import Recipe
 from tunediff.training.train import Training, train
 
 QUICK = Recipe(rank=2, alpha=4, learning_rate=2e-2, steps=6, batch_size=2, seed=7)
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "base")
-
-
-@pytest.fixture(scope="session")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prompts of many lengths, and replies."""
-    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", texts(11, words=(1, 20)))
-
-
-@pytest.fixture(autouse=True)
-def uncollected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainers collect garbage at their start, which takes a second among so many modules."""
-    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 def write_rows(path: Path, prompts: Sequence[str]) -> Path:
