@@ -221,7 +221,7 @@ class Microscope:
         for position, *values, (base, tuned) in zip(
             rows["position"].tolist(), *numbers, expected, strict=True
         ):
-            at = position + 1
+            at: int = position + 1
             tokens[at] = Token(pieces[at], ids[at], True, *values, base=base, tuned=tuned)
         sums = [math.fsum(column) for column in numbers[:3]]
         return Reading(suite, item, of, tuple(tokens), len(expected), *sums)
@@ -257,8 +257,9 @@ class Microscope:
         kl = self._tokens["kl_base_tuned"].astype(np.float64)
         loss = self._tokens["nll_tuned"].astype(np.float64) - self._tokens["nll_base"]
         scores = loss if by == "loss" else kl - (kl.mean() if len(kl) else 0.0)
-        alike = {(*key[:2], tuple(self._pieces[key][0])): key for key in reversed(self.keys)}
-        keys = [key for key in self.keys if key in alike.values() and of in (None, key[2])]
+        alike = {(*key[:2], *self._pieces[key][0]): key for key in reversed(self.keys)}
+        firsts = set(alike.values())
+        keys = [key for key in self.keys if key in firsts and of in (None, key[2])]
         floor = self.noise_floor.get("delta_nll" if by == "loss" else "kl_base_tuned", 0.0)
         found = []
         for text, start, stop in segments([scores[self._rows[key]] for key in keys], count):

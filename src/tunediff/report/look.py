@@ -104,8 +104,8 @@ def draw_spans(
 def _reading(console: Console, reading: Reading, by: By, floor: float | None) -> None:
     base, tuned, kl = (x / reading.count for x in (reading.nll_base, reading.nll_tuned, reading.kl))
     console.print(
-        f"{_tokens(reading.count)}; nats/token: NLL {base:.4g} base, {tuned:.4g} tuned; "
-        f"KL {kl:.4g}" + ("" if floor is None else f" (noise floor {floor:.2g})")
+        f"{_tokens(reading.count)}; nats/token: NLL {base:.3g} base, {tuned:.3g} tuned; "
+        f"KL {kl:.3g}" + ("" if floor is None else f" (floor {floor:.2g})")
     )
     plain = console.no_color or console.color_system is None
     levels = ", ".join(f"{level:g}" for level in LEVELS)

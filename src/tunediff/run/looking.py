@@ -50,7 +50,7 @@ def texts_in(tokens: Mapping[str, np.ndarray]) -> Iterator[tuple[TextKey, slice]
         yield (suite, item, of), slice(start, stop)
 
 
-def highest(tables: Iterable[Mapping[str, np.ndarray]], count: int = ITEMS) -> list[ItemKey]:
+def highest(tables: Iterable[Mapping[str, np.ndarray]], count: int) -> list[ItemKey]:
     """The items of highest mean KL(base‖tuned) a token, highest first.
 
     Over all of an item's tokens: of its reference and of both first replies, Σ KL / their number.
@@ -122,7 +122,7 @@ def plan(
 
     """
     tables = [recorder.tokens_of(k) for k in range(len(parts))]
-    items = {*highest(tables), *named}
+    items = {*highest(tables, ITEMS), *named}
     found: list[tuple[TextKey, Asked]] = []
     for k, (part, tokens) in enumerate(zip(parts, tables, strict=True)):
         keys = [key for key, _ in texts_in(tokens) if key[:2] in items]
