@@ -245,7 +245,8 @@ def summary(ratings: Sequence[dict[str, Any]], rows: Sequence[Row] = (), pool: A
 def made(items: int, raters: int = 2, seed: int = 0) -> list[dict[str, Any]]:
     r = random.Random(seed)
     return [
-        rating(f"r{k}", i, r.randint(1, 5), r.choice([2, 3, 4, 5, 5]), a=r.choice(["base", "tuned"]))
+        rating(f"r{k}", i, r.randint(1, 5), r.choice([2, 3, 4, 5, 5]),
+               a=r.choice(["base", "tuned"]))
         for k in range(raters) for i in range(items)
     ]  # fmt: skip
 

@@ -328,9 +328,10 @@ def _calibrated(said: _Figures, figures: _Figures, seed: int) -> dict[str, Any] 
     rho, interval = rank_correlation(x, y, groups, seed=seed)
     rest = np.array([figures.of[key] for key in sorted(figures.of.keys() - said.of.keys())])
     powered, why = _powered(said, figures, y, x, rest)
-    corrected = {"corrected": None} if powered is None else {"corrected": powered.value}
-    for name in ("low", "high", "slope", "narrower"):
-        corrected[f"corrected_{name}"] = None if powered is None else getattr(powered, name)
+    corrected = {
+        "corrected" if name == "value" else f"corrected_{name}": getattr(powered, name, None)
+        for name in ("value", "low", "high", "slope", "narrower")
+    }
     return {
         "items": len(both),
         **{"rho": rho, "low": interval.low, "high": interval.high, "note": interval.note or None},
