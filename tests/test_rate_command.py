@@ -206,6 +206,8 @@ def test_ratings_enter_the_run_as_measures(run: Run) -> None:
     adherence = exported["summary"]["measures"]["human_adherence"]
     assert metrics["human_adherence_tuned"].mean() == pytest.approx(adherence["tuned"])
     assert {path: path.read_bytes() for path in run.folder.glob("*/part-*")} == parts
+    shown = " ".join(command("compare", *_again(run)).out.split())
+    assert f"What people say, blind Tuned wins {100 * wins:.1f} %" in shown
     assert json.loads(command("compare", *_again(run), "--json").out) == {
         **summary, "variants": [{**summary["variants"][0], "ratings": exported["summary"]}],
     }  # fmt: skip
@@ -248,7 +250,7 @@ def test_few_ratings_of_one_person_are_said_as_such(run: Run) -> None:
     assert said.code == 0, said
     text = " ".join(said.out.split())
     assert "rated 3 ratings of 3 items by 1, blind" in text
-    assert "Tuned wins 50.0 % (no interval: too few for an interval)" in text
+    assert "Tuned wins 50.0 % (no interval: too few for an interval): unclear" in text
     assert "no item was rated by two raters" in text
 
 
