@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,6 +12,8 @@ from typing import Any
 import krippendorff
 import numpy as np
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa
 
@@ -20,6 +23,7 @@ from tunediff.findings.intervals import NO_SPREAD, TOO_FEW, TOO_SPARSE, percenti
 from tunediff.findings.prediction import powered_mean
 from tunediff.findings.proportions import wilson_interval
 from tunediff.findings.raters import rating_rows, summarize_ratings
+from tunediff.report.ratings import draw_ratings
 from tunediff.values import Row
 
 # agreement
@@ -245,7 +249,8 @@ def summary(ratings: Sequence[dict[str, Any]], rows: Sequence[Row] = (), pool: A
 def made(items: int, raters: int = 2, seed: int = 0) -> list[dict[str, Any]]:
     r = random.Random(seed)
     return [
-        rating(f"r{k}", i, r.randint(1, 5), r.choice([2, 3, 4, 5, 5]), a=r.choice(["base", "tuned"]))
+        rating(f"r{k}", i, r.randint(1, 5), r.choice([2, 3, 4, 5, 5]),
+               a=r.choice(["base", "tuned"]))
         for k in range(raters) for i in range(items)
     ]  # fmt: skip
 
@@ -457,3 +462,24 @@ def test_items_in_groups_are_resampled_together_and_not_corrected() -> None:
     assert line["corrected"] is None
     assert line["corrected_note"].startswith("items come in groups")
     assert line["note"] == TOO_FEW  # twenty items, five groups
+
+
+# what is drawn
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\u202e\x9b31m" + "読み書き" * 30 + "[bold]x[/bold]" + "y" * 99
+
+
+@pytest.mark.parametrize("raters", [1, 2, 4])
+@pytest.mark.parametrize("items", [1, 7, 20])
+def test_what_is_drawn_fits_a_terminal_whatever_the_names_are(raters: int, items: int) -> None:
+    said = [{**r, "rater": f"{r['rater']}{HOSTILE}"} for r in made(items, raters)]
+    noise = np.random.default_rng(15).normal(size=60)
+    rows = [row("a_measure_with_quite_a_long_name", k, noise[k]) for k in range(60)]
+    found = summary(said, rows, {("s", f"i{k}") for k in range(60)})
+    console = Console(width=80, highlight=False, emoji=False, markup=False, color_system=None,
+                      file=io.StringIO())  # fmt: skip
+    text = draw_ratings(console, {"variant": HOSTILE, "summary": found})
+    assert all(cell_len(line) <= 80 for line in text.splitlines())
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert f"rated  {items * raters} ratings of {items} items by {raters}, blind" in text
+    assert ("a_measure" in text) == (items == 20)

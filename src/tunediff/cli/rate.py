@@ -82,22 +82,18 @@ def rate(
             f"{folder} holds the runs of {len(runs)} tuned models, and people rate one at a time.",
             f"Give one of them: {', '.join(str(run.folder) for run in runs)}.",
         )
-    study = open_study(runs[0], items=items, seed=seed, suites=suite or (), begin=not export)
-    with closing(study):
-        if export:
+    given = {"items": items, "seed": seed, "suites": suite or ()}
+    if export:
+        with closing(open_study(runs[0], **given, begin=False)) as study:
             _export(study, anonymous, as_json)
-        else:
-            _serve(study, rater, port, no_open)
-    return 0
-
-
-def _serve(study: OpenStudy, rater: str | None, port: int, no_open: bool) -> None:
+        return 0
     try:
         from tunediff.rating.app import rating_app
         from tunediff.rating.serve import HOST, listen, serve
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "starlette", "rate") from error
-    with listen(port) as listening:
+        raise MissingExtraError((error.name or "starlette").partition(".")[0], "rate") from error
+    # first what may be refused, then the study, which is kept
+    with listen(port) as listening, closing(open_study(runs[0], **given)) as study:
         port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
         address = f"http://{HOST}:{port}/{token}/" + (f"#{quote(rater)}" if rater else "")
         with printing():
@@ -110,8 +106,9 @@ def _serve(study: OpenStudy, rater: str | None, port: int, no_open: bool) -> Non
             # in a thread: a browser of the terminal's own comes back only when it is left
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         serve(rating_app(study, token, port), listening)
-    with printing():
-        sys.stdout.write(f"\n{_ended(study)}\n")
+        with printing():
+            sys.stdout.write(f"\n{_ended(study)}\n")
+    return 0
 
 
 def _begun(study: OpenStudy) -> str:

@@ -7,7 +7,7 @@ item counts for its rater's consistency alone; everything else is of first showi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from math import fsum
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from tunediff.findings.agreement import Scale, cohen_kappa, coincidences, krippendorff_alpha
-from tunediff.findings.correlation import rank_correlation
+from tunediff.findings.corrections import benjamini_hochberg
+from tunediff.findings.decide import judge
 from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.intervals import percentile_interval
-from tunediff.findings.prediction import FEWEST, FEWEST_UNRATED, Powered, powered_mean
+from tunediff.findings.labels import calibration_by_labels
 from tunediff.findings.proportions import wilson_interval
 from tunediff.run.store import Run
 from tunediff.values import Estimate, Row
@@ -28,6 +29,7 @@ Rating = Mapping[str, Any]
 ``base`` and ``tuned`` (1–5), ``preference`` ("base", "tie" or "tuned")."""
 
 PREFERENCE, ADHERENCE = "human_preference", "human_adherence"
+_HUMAN = {PREFERENCE: ("share", 1.0), ADHERENCE: ("points", 4.0)}  # unit, largest effect
 _CHOICES = ("base", "tie", "tuned")
 _TUNED = {"base": 0.0, "tie": 0.5, "tuned": 1.0}  # what a preference counts for tuned
 # How many values what was rated can have, and whether they have an order.
@@ -57,7 +59,7 @@ def rating_rows(ratings: Sequence[Rating], variant: str) -> list[Row]:
     """The ratings as rows of two measures, one a measure and item; the count is of raters.
 
     ``human_preference`` (share): for either side the wins, a tie being half of one. The effect,
-    tuned − base, lies between −1 and 1. ``human_adherence`` (points from 1 to 5): the scores.
+    tuned − base, lies between −1 and 1. ``human_adherence`` (points, 1 to 5): the scores.
     """
     found: dict[tuple[str, str], list[Rating]] = {}
     for r in ratings:
@@ -110,22 +112,21 @@ def summarize_ratings(
     human = rating_rows(ratings, variant)
     by_name = {name: [row for row in human if row.measure == name] for name in _HUMAN}
     estimates = {name: _estimate(own, seed) for name, own in by_name.items()}
-    win = _win_rate(first, estimates[PREFERENCE])
+    wilson = _wilson(first, estimates[PREFERENCE])
+    if wilson is not None:
+        estimates[PREFERENCE] = wilson
     return {
         "items": len(by_name[PREFERENCE]),
         "ratings": len(first),
         "shown_twice": len(ratings) - len(first),
-        "win_rate": win,
-        "measures": {name: _measure(own, estimates[name]) for name, own in by_name.items()},
+        "win_rate": _win_rate(first, estimates[PREFERENCE], wilson is not None),
+        "measures": _measures(by_name, estimates),
         "raters": _raters(ratings),
         "agreement": _agreement(first, seed),
         "consistency": _consistency(ratings),
         "side": _side(first),
-        "calibration": _calibration(by_name, rows, set(pool), seed),
+        "calibration": calibration_by_labels(by_name, rows, set(pool), seed),
     }
-
-
-_HUMAN = {PREFERENCE: ("share", 1.0), ADHERENCE: ("points, 1 to 5", 4.0)}  # unit, largest effect
 
 
 def _estimate(rows: Sequence[Row], seed: int) -> Estimate:
@@ -142,32 +143,51 @@ def _estimate(rows: Sequence[Row], seed: int) -> Estimate:
     return replace(e, low=low, high=high)
 
 
-def _measure(rows: Sequence[Row], e: Estimate) -> dict[str, Any]:
-    count = sum(row.count for row in rows)
-    return {
-        "unit": _HUMAN[rows[0].measure][0],
-        "direction": 1,
-        "base": fsum(row.base_sum or 0.0 for row in rows) / count,
-        "tuned": fsum(row.tuned_sum or 0.0 for row in rows) / count,
-        **{"effect": e.effect, "low": e.low, "high": e.high, "p": e.p, "groups": e.groups},
-        "note": e.note or None,
-    }
+def _wilson(first: Sequence[Rating], e: Estimate) -> Estimate | None:
+    """The preference with Wilson's interval, of one rater without ties; None of others."""
+    said = [r["preference"] for r in first]
+    if len({r["rater"] for r in first}) > 1 or "tie" in said or e.groups < len(first):
+        return None
+    low, high = wilson_interval(said.count("tuned"), len(said))
+    return replace(e, low=2 * low - 1, high=2 * high - 1, note="")
 
 
-def _win_rate(first: Sequence[Rating], effect: Estimate) -> dict[str, Any]:
-    """(1 + effect)/2 of the preference; Wilson's interval with one rater and no ties."""
+def _win_rate(first: Sequence[Rating], effect: Estimate, wilson: bool) -> dict[str, Any]:
+    """(1 + effect) / 2 of the preference: a tie is half a win."""
     said = [r["preference"] for r in first]
     low, high = (None if end is None else (1 + end) / 2 for end in (effect.low, effect.high))
-    alone = len({r["rater"] for r in first}) == 1 and effect.groups == len(first)
-    method, note = "bootstrap over items", effect.note or None
-    if alone and "tie" not in said:
-        (low, high), method, note = wilson_interval(said.count("tuned"), len(said)), "Wilson", None
     return {
         "value": (1 + effect.effect) / 2,
         **{"low": low, "high": high, "p": effect.p, "groups": effect.groups},
         **{"won": said.count("tuned"), "tied": said.count("tie"), "lost": said.count("base")},
-        **{"method": None if low is None else method, "note": note},
+        "method": None if low is None else "Wilson" if wilson else "bootstrap over items",
+        "note": effect.note or None,
     }
+
+
+def _measures(
+    by_name: Mapping[str, Sequence[Row]], estimates: Mapping[str, Estimate]
+) -> dict[str, dict[str, Any]]:
+    """As a scorecard has its measures; no margin was stated, and the two p are adjusted."""
+    adjusted = benjamini_hochberg([estimates[name].p or 0.0 for name in by_name])
+    found = {}
+    for (name, rows), p in zip(by_name.items(), adjusted, strict=True):
+        e, unit = estimates[name], _HUMAN[name][0]
+        verdict = judge(e, direction=1, margin=None, adjusted_p=p, unit=unit)
+        count = sum(row.count for row in rows)
+        more = verdict.estimates["effect"].more_groups
+        found[name] = {
+            "unit": unit,
+            "direction": 1,
+            "margin": None,
+            "base": fsum(row.base_sum or 0.0 for row in rows) / count,
+            "tuned": fsum(row.tuned_sum or 0.0 for row in rows) / count,
+            **{"effect": e.effect, "low": e.low, "high": e.high, "p": e.p, "p_adjusted": p},
+            **{"groups": e.groups, "note": e.note or None},
+            **{"verdict": verdict.code, "reason": verdict.reason},
+            "more_groups": None if more is None else list(more),
+        }
+    return found
 
 
 def _raters(ratings: Sequence[Rating]) -> list[dict[str, Any]]:
@@ -274,84 +294,6 @@ def _side(first: Sequence[Rating]) -> dict[str, Any]:
         return {"a": 0, "of": 0, "share": None, "low": None, "high": None}
     low, high = wilson_interval(won, len(decided))
     return {"a": won, "of": len(decided), "share": won / len(decided), "low": low, "high": high}
-
-
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """A measure's effect of each item, and the group of each."""
-
-    of: Mapping[tuple[str, str], float]
-    groups: Mapping[tuple[str, str], str]
-
-
-def _calibration(
-    by_name: Mapping[str, Sequence[Row]],
-    rows: Sequence[Row],
-    pool: Collection[tuple[str, str]],
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Every automatic measure against both human ones, the closest first; exploratory."""
-    own: dict[str, list[Row]] = {}
-    for row in rows:
-        if (row.suite, row.item) in pool:
-            own.setdefault(row.measure, []).append(row)
-    automatic = {name: _figures(measured) for name, measured in own.items()}
-    found = []
-    for human in _HUMAN:
-        said = _figures(by_name[human])
-        for name, figures in automatic.items():
-            line = _calibrated(said, figures, seed)
-            if line is not None:
-                found.append({"measure": name, "against": human, **line, "exploratory": True})
-    return sorted(found, key=lambda line: (line["against"], -abs(line["rho"]), line["measure"]))
-
-
-def _figures(rows: Sequence[Row]) -> _Figures:
-    """Of several samples the first, which is what people saw."""
-    of: dict[tuple[str, str], tuple[int, float]] = {}
-    groups: dict[tuple[str, str], str] = {}
-    for row in rows:
-        key = (row.suite, row.item)
-        if row.effect_sum is not None and row.count and row.sample <= of.get(key, (row.sample,))[0]:
-            of[key] = (row.sample, row.effect_sum / row.count)
-            groups[key] = f"{row.suite}\x00{row.group}"
-    return _Figures({key: effect for key, (_, effect) in of.items()}, groups)
-
-
-def _calibrated(said: _Figures, figures: _Figures, seed: int) -> dict[str, Any] | None:
-    """None where fewer than ten items have both, or either says the same of all of them."""
-    both = sorted(said.of.keys() & figures.of.keys())
-    y, x = (np.array([of[key] for key in both]) for of in (said.of, figures.of))
-    if len(both) < FEWEST or np.ptp(y) == 0 or np.ptp(x) == 0:
-        return None
-    groups = [figures.groups[key] for key in both]
-    rho, interval = rank_correlation(x, y, groups, seed=seed)
-    rest = np.array([figures.of[key] for key in sorted(figures.of.keys() - said.of.keys())])
-    powered, why = _powered(said, figures, y, x, rest)
-    corrected = {"corrected": None} if powered is None else {"corrected": powered.value}
-    for name in ("low", "high", "slope", "narrower"):
-        corrected[f"corrected_{name}"] = None if powered is None else getattr(powered, name)
-    return {
-        "items": len(both),
-        **{"rho": rho, "low": interval.low, "high": interval.high, "note": interval.note or None},
-        "unrated": len(rest),
-        **corrected,
-        "corrected_note": why,
-    }
-
-
-def _powered(
-    said: _Figures, figures: _Figures, y: np.ndarray, x: np.ndarray, rest: np.ndarray
-) -> tuple[Powered | None, str | None]:
-    """The corrected mean, or why there is none."""
-    if len(y) < len(said.of):  # the rated items would be another sample than the rest
-        return None, f"{len(said.of) - len(y)} of the rated items have no figure"
-    if len(set(figures.groups.values())) < len(figures.groups):
-        return None, "items come in groups, and the correction is of single items"
-    if len(rest) < FEWEST_UNRATED:
-        return None, "nearly every item was rated: there is nothing to predict"
-    powered = powered_mean(y, x, rest)
-    return powered, None if powered is not None else "no spread is left"
 
 
 def _group(r: Rating) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 
@@ -24,7 +25,8 @@ def listen(port: int = 0) -> socket.socket:
         return socket.create_server((HOST, port))
     except OSError as error:
         raise UsageError(
-            f"Port {port} cannot be used: {error.strerror}.", "Leave --port out, or give another."
+            f"Port {port} cannot be used: {os.strerror(error.errno or 0)}.",
+            "Leave --port out, or give another.",
         ) from error
 
 

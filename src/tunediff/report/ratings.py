@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -22,31 +22,32 @@ def draw_ratings(console: Console, exported: Mapping[str, Any]) -> str:
         console.print(Text(f"tuned  {clean(exported['variant'])}"))
         counts = f"{summary['ratings']} ratings of {summary['items']} items"
         console.print(Text(f"rated  {counts} by {len(summary['raters'])}, blind\n"))
-        _win(console, summary["win_rate"])
-        _sides(console, summary)
+        people(console, summary)
+        console.print()
+        _raters(console, summary["raters"])
         _agreement(console, summary)
         _calibration(console, summary)
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
-def _win(console: Console, win: Mapping[str, Any]) -> None:
+def people(console: Console, summary: Mapping[str, Any]) -> None:
+    """What a summary of ratings comes to: who wins, and how well both follow instructions."""
+    win, measures = summary["win_rate"], summary["measures"]
     line = Text(f"Tuned wins {number(win['value'], '.1%')}", style="bold")
+    line.append(f" {_between(win, '.1%')}: ", style="not bold")
+    line.append(measures["human_preference"]["verdict"], style="not bold")
     counts = f"won {win['won']}, tied {win['tied']}, lost {win['lost']}"
-    line.append(f" {_between(win, '.1%')}; {counts}; a tie is half a win.", style="not bold")
-    console.print(line)
+    console.print(line.append(f"; {counts} (a tie is half a win).", style="not bold"))
+    scores = measures["human_adherence"]
+    both = f"base {scores['base']:.2f}, tuned {scores['tuned']:.2f}, {scores['effect']:+.2f}"
+    said = f"{_between(scores, '+.2f')}: {scores['verdict']}"
+    console.print(Text(f"Instruction adherence, 1 to 5: {both} {said}."))
 
 
-def _sides(console: Console, summary: Mapping[str, Any]) -> None:
-    adherence = summary["measures"]["human_adherence"]
-    console.print(
-        Text(
-            f"Instruction adherence, 1–5: base {adherence['base']:.2f}, tuned "
-            f"{adherence['tuned']:.2f}, {adherence['effect']:+.2f} {_between(adherence, '+.2f')}.\n"
-        )
-    )
+def _raters(console: Console, raters: Sequence[Mapping[str, Any]]) -> None:
     drawn = columns("rater", "items", "tuned wins", "base", "tuned", "same when shown twice",
                     left=(0, 5))  # fmt: skip
-    for own in summary["raters"]:
+    for own in raters:
         twice = own["consistency"]
         same = "–"
         if twice["items"]:
