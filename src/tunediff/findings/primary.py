@@ -17,7 +17,7 @@ from tunediff.values import AXES, Row
 PRIMARY = {
     "target": ("nll", "exact_match"),
     "general": ("nll", "exact_match"),
-    "safety": ("nll", "exact_match"),
+    "safety": ("refusal_probability", "nll", "exact_match"),
     "fluency": ("repetition",),
 }
 

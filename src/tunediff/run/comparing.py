@@ -1,7 +1,8 @@
 """How do suites, a pair and measures become the record of a comparison, killed or not?
 
-Each suite is asked in up to three ways, as its items allow and the pair offers: its references and
-texts are scored, its choices are scored, its prompts are answered by both models. Replies are then
+Each suite is asked in up to four ways, as its items allow and the pair offers: its references and
+texts are scored, its choices are scored, so are the openings of labelled prompts, and its prompts
+are answered by both models. Replies are then
 scored by both models too, so that no later view needs a model. Items are sorted by length and id
 and cut into parts, so that no order of a file and no moment of a kill has a say in the numbers.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,9 @@ def compare(
         "allow_truncation": allow_truncation,
         "part_tokens": part_tokens,
     }
-    scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked]
+    scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked] or [
+        a.encoded for p in parts if p.way == "openings" for a in p.asked
+    ]
 
     def found() -> dict[str, Any]:
         truncated = [e.truncated for e in scored if e.truncated]
@@ -168,9 +171,8 @@ def compare(
                     pair, recorder, k, part, chosen, generation, samples, variant, known or {},
                     gauge,
                 )  # fmt: skip
-            elif part.way == "choices":
-                rows = _choice_rows(pair, part, chosen["choices"], variant)
-                recorder.write_part(k, rows, asking.token_columns([], ""), [])
+            elif part.way != "scores":
+                _continue(pair, recorder, k, part, chosen[part.way], variant)
             else:
                 _score(pair, recorder, k, part, chosen["scores"], variant)
             gauge.ended(k)
@@ -184,7 +186,8 @@ def compare(
 def _by_need(measures: Sequence[Measure]) -> Mapping[str, Sequence[Measure]]:
     """The measures by what their function is given; those of replies that were scored apart."""
     found: dict[str, list[Measure]] = {
-        need: [] for need in ("scores", "choices", "replies", "samples", "scored replies")
+        need: []
+        for need in ("scores", "choices", "openings", "replies", "samples", "scored replies")
     }
     for m in measures:
         need = "scores" if m.needs == ("nll",) else m.needs[0]
@@ -212,15 +215,31 @@ def _score(
     )
 
 
-def _choice_rows(pair: Pair, part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
+def _continue(
+    pair: Pair,
+    recorder: Recorder,
+    k: int,
+    part: Part,
+    measures: Sequence[Measure],
+    variant: str,
+) -> None:
+    """Measure and keep how likely an item's choices or openings are.
+
+    What both expect first is kept of items that have no reference, with which it would be too.
+    """
     scores = asking.scores_of(pair, part.asked)
     rows: list[Row] = []
+    probes: list[dict[str, Any]] = []
     for item, own in part.groups:
-        choices = _gathered(item.id, own, [next(scores) for _ in own])
+        scored = [next(scores) for _ in own]
+        choices = _gathered(item.id, own, scored)
         for m in measures:
             found = m.function(item, choices)
             rows.append(asking.row_of(m.name, item, found, part.suite, variant))
-    return [*rows, *_left_out(part, measures, variant)]
+        if item.reply is None and item.messages is None:
+            probes.append(asking.probe_line(replace(scored[0], item_id=item.id), part.suite, pair))
+    rows += _left_out(part, measures, variant)
+    recorder.write_part(k, rows, asking.token_columns([], ""), probes)
 
 
 def _left_out(part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
