@@ -10,6 +10,7 @@ from tunediff.measures.coverage import COVERAGE
 from tunediff.measures.format import FORMAT
 from tunediff.measures.language import LANGUAGE
 from tunediff.measures.lengths import LENGTHS
+from tunediff.measures.refusals import REFUSALS
 from tunediff.measures.refusing import OPENINGS
 from tunediff.measures.repetition import REPETITIONS
 from tunediff.measures.specificity import SPECIFICITY
@@ -27,6 +28,7 @@ REPLIES: tuple[Measure, ...] = (
     *REPETITIONS,
     *LANGUAGE,
     *ANSWERS,
+    *REFUSALS,
 )
 """What one reply of either side is enough for."""
 

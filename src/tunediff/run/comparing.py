@@ -20,7 +20,7 @@ import numpy as np
 from tunediff import __version__
 from tunediff.errors import InputError
 from tunediff.measures import ALL
-from tunediff.measures.tokens import nll
+from tunediff.measures.tokens import kl_base_tuned_start, nll
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
 from tunediff.run.asking import Asked
@@ -40,18 +40,29 @@ from tunediff.values import (
     Suite,
 )
 
-OF_REPLIES: tuple[Measure, ...] = tuple(
+_SCORED_REPLY = ("scores", "replies")
+_OF_BASE, _OF_TUNED = (
     Measure(
         f"nll_of_{side}_reply",
         "nats/token",
         0,
         f"the reply of {side} is as likely under both",
-        ("scores", "replies"),
+        _SCORED_REPLY,
         nll,
     )
     for side in ("base", "tuned")
 )
-"""How likely both models find what base said, and what tuned said."""
+_START = Measure(
+    "kl_of_base_reply_start",
+    "nats/token",
+    0,
+    "same distribution over the first eight tokens of base's reply",
+    _SCORED_REPLY,
+    kl_base_tuned_start,
+)
+OF_REPLIES: tuple[Measure, ...] = (_OF_BASE, _START, _OF_TUNED)
+"""How likely both models find what base said and what tuned said, and where they part."""
+_OF_SIDES = ((_OF_BASE, _START), (_OF_TUNED,))
 
 EVERY: tuple[Measure, ...] = (*ALL, *OF_REPLIES)
 
@@ -316,29 +327,37 @@ def _answer(
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
     rows += _left_out(part, chosen["replies"], variant)
     if chosen["scored replies"] and "scores" in pair.offers:
-        rows += _rows_of_replies(pair, part, replies, variant)
+        rows += _rows_of_replies(pair, part, replies, chosen["scored replies"], variant)
     recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
     return {"tokens": made, "seconds": seconds}
 
 
 def _rows_of_replies(
-    pair: Pair, part: Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
+    pair: Pair,
+    part: Part,
+    replies: Sequence[Sequence[tuple[Reply, Reply]]],
+    measures: Sequence[Measure],
+    variant: str,
 ) -> list[Row]:
-    """How likely both models find each reply."""
-    asked: list[tuple[Measure, Asked, int, Encoded | str]] = []
+    """What both models' scores of each reply come to."""
+    asked: list[tuple[Sequence[Measure], Asked, int, Encoded | str]] = []
     for a, own in zip(part.asked, replies, strict=True):
         for sample, both in enumerate(own):
-            for m, reply in zip(OF_REPLIES, both, strict=True):
-                asked.append((m, a, sample, _continued(pair, a.encoded, reply)))
+            for of_side, reply in zip(_OF_SIDES, both, strict=True):
+                wanted = [m for m in of_side if m in measures]
+                if wanted:
+                    asked.append((wanted, a, sample, _continued(pair, a.encoded, reply)))
     scorable = [Asked(a.item, e) for _, a, _, e in asked if not isinstance(e, str)]
     scores = asking.scores_of(pair, scorable)
     rows = []
-    for m, a, sample, encoded in asked:
+    for wanted, a, sample, encoded in asked:
         if isinstance(encoded, str):
-            found = Observation(None, None, None, 0, encoded)
+            found = [Observation(None, None, None, 0, encoded)] * len(wanted)
         else:
-            found = m.function(next(scores))
-        rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
+            scored = next(scores)
+            found = [m.function(scored) for m in wanted]
+        for m, one in zip(wanted, found, strict=True):
+            rows.append(asking.row_of(m.name, a.item, one, part.suite, variant, sample))
     return rows
 
 
