@@ -7,7 +7,7 @@ not independent of each other. What was measured of these intervals' coverage st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -117,6 +117,7 @@ def bca_interval(
     seed: int,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    strata: Sequence[int] | None = None,
 ) -> Interval:
     """Bias-corrected and accelerated bootstrap interval, for figures that are no ratio of sums.
 
@@ -127,6 +128,7 @@ def bca_interval(
         seed: of the resampling.
         level: nominal coverage.
         resamples: R.
+        strata: sizes of consecutive groups, each lot resampled within itself; None: all are one.
 
     Raises:
         InputError: no group.
@@ -145,7 +147,14 @@ def bca_interval(
     everyone = np.ones((1, groups))
     figure = _finite(statistic(everyone))[0]
     without_one = _finite(statistic(everyone - np.eye(groups)))
-    drawn = np.concatenate([_finite(statistic(w)) for w in _weights(groups, resamples, seed)])
+    weights = _weights(groups, resamples, seed)
+    if strata is not None:
+        lots = [
+            np.concatenate(list(_weights(size, resamples, seed + k)))
+            for k, size in enumerate(strata)
+        ]
+        weights = iter([np.hstack(lots)])
+    drawn = np.concatenate([_finite(statistic(w)) for w in weights])
     scale = max(abs(figure), np.abs(drawn).max())
     if np.ptp(drawn) <= _ROUNDING * scale:
         if groups < FEWEST_EQUAL_GROUPS:
