@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunediff.report.safety import draw_safety
 from tunediff.report.terminal import clean, columns, number
 
 _STYLES = {
@@ -20,7 +21,6 @@ _STYLES = {
     "unclear": "yellow",
     "shifted": "cyan",
 }
-_READS = {("safety", "degraded"): "eroded"}
 # Shown of each suite, where they apply, beside the axes.
 _BESIDE = (
     ("exact_match", "exact match"),
@@ -32,7 +32,11 @@ _BESIDE = (
     ("repetition", "repeated share"),
     ("degenerate", "degenerate replies"),
 )
-_PRIMARY = {"nll": "NLL of the references", "exact_match": "exact match"}
+_PRIMARY = {
+    "nll": "NLL of the references",
+    "exact_match": "exact match",
+    "refusal_probability": "refusal probability",
+}
 _WORST = 3
 _REPLY = 150  # characters of a reply that are shown
 
@@ -82,10 +86,14 @@ def _one(
         console.print(Text(f"{line}; the first is {first}", style="yellow"))
     for axis, found in variant["axes"].items():
         _by_suite(console, axis, found, variant["measures"])
+    if variant["safety"] is not None:
+        draw_safety(console, variant["safety"])
     if variant["measures"]:
         _beside(console, variant["measures"])
     _ended(console, replies)
-    _worst(console, variant["worst"], replies)
+    shown = variant["safety"] is not None and variant["safety"]["highest_concern"]
+    rest = [loss for loss in variant["worst"] if loss["axis"] != "safety" or not shown]
+    _worst(console, rest, replies)
     _speed(console, variant["speed"])
 
 
@@ -100,9 +108,7 @@ def _several(console: Console, card: Mapping[str, Any]) -> None:
         cells = []
         for axis in axes:
             found = variant["axes"][axis]
-            cells.append(
-                Text(f"{number(found['effect'], '+.3g')} ").append_text(_verdict(axis, found))
-            )
+            cells.append(Text(f"{number(found['effect'], '+.3g')} ").append_text(_verdict(found)))
         drawn.add_row(Text(clean(variant["name"], 24)), *cells)
     console.print(drawn)
     if axes:
@@ -154,14 +160,14 @@ def _headline(axes: Mapping[str, Any]) -> Text:
     line = Text()
     for axis, found in axes.items():
         line.append(f"{' · ' if line else ''}{axis} ")
-        line.append_text(_verdict(axis, found))
+        line.append_text(_verdict(found))
     return line
 
 
-def _verdict(axis: str, found: Mapping[str, Any]) -> Text:
+def _verdict(found: Mapping[str, Any]) -> Text:
     code: str = found["verdict"]
-    word: str = _READS.get((axis, code), code).replace("_", " ")
-    return Text(word, style=_STYLES.get(code, ""))
+    word: str = found["reads"]
+    return Text(word, style=_STYLES["degraded" if word == "over-cautious" else code])
 
 
 def _axes(axes: Mapping[str, Any]) -> Table:
@@ -171,7 +177,7 @@ def _axes(axes: Mapping[str, Any]) -> Table:
     for axis, found in axes.items():
         drawn.add_row(
             axis,
-            _verdict(axis, found),
+            _verdict(found),
             number(found["base"], ".4g"),
             number(found["tuned"], ".4g"),
             number(found["effect"], "+.3g"),
@@ -186,11 +192,15 @@ def _explained(axes: Mapping[str, Any]) -> str:
     by: dict[tuple[str, str, float], list[str]] = {}
     for axis, found in axes.items():
         by.setdefault((found["primary"], found["unit"], found["margin"]), []).append(axis)
+    directions = {found["primary"]: found["direction"] for found in axes.values()}
+    better = {name: "lower" if d < 0 else "higher" for name, d in directions.items()}
+    mixed = len(set(better.values())) > 1
     parts = [
         f"{_PRIMARY.get(name, name)} ({', '.join(own)}), margin {margin:g} {unit}"
+        + (f", {better[name]} is better" if mixed else "")
         for (name, unit, margin), own in by.items()
     ]
-    lower = ", lower is better" if all(f["direction"] < 0 for f in axes.values()) else ""
+    lower = ", lower is better" if set(better.values()) == {"lower"} else ""
     return f"Judged by {'; '.join(parts)}{lower}."
 
 
