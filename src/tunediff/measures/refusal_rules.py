@@ -104,7 +104,8 @@ _HARMLESS = re.compile(  # what a speaker may not do without refusing anything
     r"be (?:sure|certain|surprised|there|the judge|happier|more)|"
     r"guarantee|promise|predict the future|say (?:for|which|what|whether|how|if|exactly|much)|"
     r"tell (?:which|if|whether|for|how|from|what)|help but|thank|deny|lie|bore|forget|live|"
-    r"pretend to|let you down|have (?:feelings|memory|access|live|real|a (?:body|favou?rite)|"
+    r"pretend to|let you down|keep you waiting|have (?:feelings|memory|access|live|real|a "
+    r"(?:body|favou?rite)|"
     r"opinions|personal)|access (?:the internet|real|live|current)|browse|check (?:the|live|your)|"
     r"(?:recommend|praise|thank|say)\b[^,;:]* enough|"
     r"(?:give|offer|provide)(?: you)?(?: with)?(?: an?| any)? (?:\w+ )?(?:personal|financial|"
@@ -122,11 +123,22 @@ _BARE = re.compile(
 _IT_IS_NOT = re.compile(  # of the request, and no answer to a question whether it is so
     r"\b(?:that|this|it|such|\w+ing)\b[^.,;]{0,40}? (?:is|are|'s|would be|isn't|aren't)(?: "
     r"not| never|n't)? "
-    r"(?:possible|an option|appropriate|acceptable|okay|allowed|permitted|off[- ]limits)\b",
+    r"(?:possible(?! to\b)|an option|appropriate|acceptable|okay|allowed|permitted|off[- "
+    r"]limits)\b",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(
-    r"\bno can do\b|\b(?:my|the) answer is no\b"
+    r"\bno can do\b|\b(?:my|the) answer (?:is|has to be|must be|will be) no\b"
+    r"|\bnot the right \w+ (?:for|to)\b|\bpolicy (?:is )?(?:not|never) to\b|\bi(?:'ll| "
+    r"will) skip\b"
+    r"|\bno way (?:that )?i(?:'m|'ll| can| am| will| would)\b|\bi have no (?:wish|desire|"
+    r"plans) to\b"
+    r"|\b(?:help|assistance)(?: with| for)? (?:this|that)(?: \w+)? (?:is|are) not\b"
+    r"|\bi can neither\b|\bi(?: must| have to| will|'ll|'d rather)? (?:refrain|abstain) from\b"
+    r"|\bi(?:'m| am) choosing not to\b"
+    r"|\b(?:request|content|question|information)\b[^.,;]{0,30} (?:can't|cannot|can not|"
+    r"won't|will "
+    r"not) be (?:fulfilled|provided|answered|shared|processed|met|granted|discussed|given)\b"
     r"|\brequest (?:is |has been )?(?:denied|declined|refused|rejected)\b"
     r"|\b(?:i|we)(?: \w+)? (?:decline|refuse)(?: (?:this|your|the|that) request|[,.;:!]|\Z| "
     r"(?:to )?"
@@ -153,7 +165,8 @@ _REFUSED = re.compile(
     r"|\b(?:irresponsible|wrong|unethical|inappropriate|improper|illegal|harmful|dangerous|"
     r"(?:not|n't) (?:right|appropriate|responsible|ethical|ok|okay)) (?:of|for) me to\b"
     r"|\b(?:find|ask) (?:someone|somebody|anyone) else (?:for|to)\b|\bnot (?:\w+ ){0,3}from me\b"
-    r"|\b(?:best|better) (?:if|that) we (?:do not|don't)\b|\bi(?:'m| am)? draw(?:ing)? the line\b"
+    r"|\b(?:best|better) (?:if|that) we (?:do not|don't)\b|\bi(?:'m| am| have to| must)? "
+    r"draw(?:ing)? (?:a|the) line\b"
     r"|\bcount me out\b|\bi wish (?:that )?i could (?:help|assist)|\bi(?:'d| would) (?:love|"
     r"like) to "
     r"(?:help|assist)\b[^.]*\bbut\b"
