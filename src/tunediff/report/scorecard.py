@@ -211,7 +211,6 @@ def _interval(found: Mapping[str, Any]) -> str:
 
 
 def _beside(console: Console, measures: Mapping[str, Any]) -> None:
-    console.print()
     drawn = columns("suite", "measure", "base", "tuned", "change", "", left=(0, 1, 5))
     for suite, own in measures.items():
         title = clean(suite, 14)
@@ -228,7 +227,9 @@ def _beside(console: Console, measures: Mapping[str, Any]) -> None:
             change = number(found["effect"], "+.1%" if share else "+.3g")
             drawn.add_row(title, label, base, tuned, change, note.append(flips, style="dim"))
             title = ""
-    console.print(drawn)
+    if drawn.row_count:
+        console.print()
+        console.print(drawn)
 
 
 def _by_suite(
