@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from command import Said, command
+from command import Said, command, process
 from comparison import AnsweringPair, small_comparison
 from faults import FakePair, texts
 from tunediff.findings.microscope import Microscope
@@ -73,6 +73,13 @@ def test_an_item(skill: Path) -> None:
     assert any(line.startswith("       ' salt': p 0.999 under base, 0.0001") for line in lines)
     assert all(len(line) <= 80 for line in lines)
     assert harmless(said.out)
+
+
+def test_no_model_is_needed_nor_torch(skill: Path) -> None:
+    loaded = "print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
+    said = process("look", skill, "numbering-01", after=loaded)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines()[-1] == "[]"
 
 
 def test_another_text_of_it_by_kl(skill: Path) -> None:
