@@ -15,7 +15,9 @@ import typer
 from tunediff.cli.check import check
 from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
+from tunediff.cli.dial import dial
 from tunediff.cli.output import Interrupted, printing
+from tunediff.cli.trace import trace
 from tunediff.errors import TunediffError
 
 app = typer.Typer(
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(check)
 app.command()(compare)
 app.command()(demo)
+app.command()(dial)
+app.command()(trace)
 
 # click's own, or that of the copy of click inside newer versions of typer
 _Misuse: type[Exception] = typer.BadParameter.__bases__[0]
