@@ -13,16 +13,15 @@ import torch
 
 import factory
 from faults import contents
+from passes import counted
 from tunediff.errors import RunError
 from tunediff.pair.hf import HfPair
 from tunediff.pair.open import open_pair
 from tunediff.run.comparing import compare
 from tunediff.run.store import Run
 from tunediff.scoring import states
-from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.states import BaseStates
-from tunediff.scoring.streams import SeparateStreams, SharedStreams
 from tunediff.studies.compare import measure_compare
 from tunediff.values import Generation, Item, Suite
 
@@ -82,34 +81,7 @@ def together(base: Path, tuned: list[str], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """The side and the token ids of every pass that yields scores, but of no floor or probe."""
-    passes: list[tuple[str, bytes]] = []
-    scoring = False
-    hidden = Engine._hidden
-
-    def counted(kind: type, name: str, side: Callable[..., str]) -> None:
-        real = getattr(kind, name)
-
-        def call(self: Any, pack: Pack, *rest: Any, **more: Any) -> Any:
-            if scoring:
-                passes.append((side(*rest), pack.ids.numpy().tobytes()))
-            return real(self, pack, *rest, **more)
-
-        monkeypatch.setattr(kind, name, call)
-
-    def score(self: Engine, *arguments: Any) -> Any:
-        nonlocal scoring
-        scoring = True
-        try:
-            return hidden(self, *arguments)
-        finally:
-            scoring = False
-
-    monkeypatch.setattr(Engine, "_hidden", score)
-    for kind in (SharedStreams, SeparateStreams):
-        counted(kind, "one", lambda side, *_: side)
-    counted(SharedStreams, "pair", lambda: "both")
-    return passes
+    return counted(monkeypatch)
 
 
 def test_base_is_read_once_for_all(

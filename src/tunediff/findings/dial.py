@@ -54,11 +54,12 @@ def worth_measuring(points: Points) -> list[float]:
     left, right = (
         known[k] if 0 <= (k := known.index(best) + step) < len(known) else None for step in (-1, 1)
     )
-    gain = _gain(points[best], axis, 0) if best else 0.0
-    if right is not None and _gain(points[right], axis, 0) > gain:
-        left = None  # the gain still rises beyond the best one: it does not lie before it
-    elif not best:
-        right = None  # nothing is gained: there is nothing to find between it and base
+    if right is not None:
+        gain, beyond = (_gain(points[s], axis, 0) if s else 0.0 for s in (best, right))
+        if beyond > gain:
+            left = None  # the gain still rises beyond the best one: it does not lie before it
+        elif not best and abs(beyond) <= (points[right].floor(axis) or 0.0):
+            right = None  # nothing changes at all
     found = []
     for beside in (left, right):
         if beside is not None and (middle := _between(best, beside)) is not None:
