@@ -101,7 +101,7 @@ def look(
 
 def _run(folder: Path, variant: str | None) -> Run:
     """The run of a folder, of the variant named where there are several."""
-    from tunediff.studies.compare import open_runs
+    from tunediff.run.variants import open_runs
 
     runs = {run.record["identity"]["variant"]: run for run in open_runs(folder)}
     if variant is None and len(runs) == 1:

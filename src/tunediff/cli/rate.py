@@ -72,7 +72,7 @@ def rate(
     Exit codes: 0 done, 2 bad input, 70 a fault of tunediff itself.
     """
     from tunediff.rating.study import open_study
-    from tunediff.studies.compare import open_runs
+    from tunediff.run.variants import open_runs
 
     if not export and (anonymous or as_json):
         raise UsageError("--anonymous and --json belong to --export.", "Add --export.")
