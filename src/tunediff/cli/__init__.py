@@ -16,6 +16,7 @@ from tunediff.cli.check import check
 from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
 from tunediff.cli.output import Interrupted, printing
+from tunediff.cli.sweep import sweep
 from tunediff.cli.train import train
 from tunediff.errors import TunediffError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(check)
 app.command()(compare)
 app.command()(demo)
+app.command()(sweep)
 app.command()(train)
 
 # click's own, or that of the copy of click inside newer versions of typer
