@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunediff.items.named import read_suites
     from tunediff.items.read import read
     from tunediff.pair.open import open_pair
+    from tunediff.report.html import report
     from tunediff.run.comparing import compare
     from tunediff.run.measuring import measure
     from tunediff.training.recipe import Recipe
@@ -31,6 +32,7 @@ _HOMES = {
     "scorecard": "tunediff.findings.scorecard",
     "open_pair": "tunediff.pair.open",
     "measure": "tunediff.run.measuring",
+    "report": "tunediff.report.html",
     "summarize": "tunediff.findings.summary",
     "train": "tunediff.training.train",
     "verdict": "tunediff.findings.summary",
@@ -44,6 +46,7 @@ __all__ = [
     "open_pair",
     "read",
     "read_suites",
+    "report",
     "scorecard",
     "summarize",
     "train",

@@ -11,19 +11,18 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.figures import Defined, estimate_rows, floor_of
 from tunediff.findings.primary import by_id, primary_rows
-from tunediff.findings.selection import group_of, halves, mean
+from tunediff.findings.selection import halves, mean
 from tunediff.run.store import Run
 from tunediff.values import AXES, Row
 
 SCHEMA_VERSION = 1
-MARGIN = 0.02  # nats/token, as everywhere for NLL
 RULE = (
-    "among the settings whose NLL on general and safety rises by no more than 0.02 nats/token, "
-    "and whose gain in NLL on target is above the noise floor and within 0.02 nats/token of the "
-    "largest: the one of the fewest training FLOPs, then of the larger gain; chosen on half of "
-    "the groups of items, with the figure of the other half"
+    "among the settings that lose no more than the margin on general and on safety, and whose gain "
+    "on target is above the noise floor and within the margin of the largest: the one of the "
+    "fewest training FLOPs, then of the larger gain; chosen on half of the groups of items, with "
+    "the figures of the other half; an axis is judged by its primary measure and that one's margin"
 )
 FRONTIERS = {
     "frontier_loss": ("target_gain", "general_loss"),
@@ -96,10 +95,10 @@ def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[bool | N
 
 
 def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[str, Any]:
-    """The setting chosen by :data:`RULE`, with its gain on the half that did not choose it.
+    """The setting chosen by :data:`RULE`, with its figures on the half that did not choose it.
 
-    The seeds of a setting are pooled. The interval is over groups of items: it says how other items
-    would move the figure, and nothing of other seeds.
+    The seeds of a setting are pooled. Intervals are over groups of items: they say how other items
+    would move a figure, and nothing of other seeds.
     """
     by_name = {run.record["identity"]["variant"]: run for run in runs}
     rivals: dict[str, list[Run]] = {}
@@ -107,57 +106,45 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
         if cell["name"] in by_name:
             rivals.setdefault(cell["setting"], []).append(by_name[cell["name"]])
     flops = {cell["setting"]: cell["training_flops"] for cell in cells if not cell["failed"]}
-    split = {name: halves([r for run in own for r in _nll(run)]) for name, own in rivals.items()}
+    split = {name: halves([r for run in own for r in _judged(run)]) for name, own in rivals.items()}
     if not all("target" in half for both in split.values() for half in both):
         return _none("the target's items are too few for two halves")
-    changes = {n: {a: mean(rows) for a, rows in first.items()} for n, (first, _) in split.items()}
+    measures = Defined.of(runs[0].record)
+    own = {
+        axis: measures[rows[0].measure]
+        for both in split.values()
+        for half in both
+        for axis, rows in half.items()
+    }
+    better = {
+        name: {axis: _sign(own[axis]) * mean(rows) for axis, rows in first.items()}
+        for name, (first, _) in split.items()
+    }
     kept = {
-        name: -change["target"]
-        for name, change in changes.items()
-        if all(change.get(axis, 0.0) <= MARGIN for axis in ("general", "safety"))
+        name: change["target"]
+        for name, change in better.items()
+        if all(-change[a] <= own[a].shown_margin for a in ("general", "safety") if a in change)
     }
     if not kept:
         return _none("every setting loses more than the margin on general or safety")
-    floors = {
-        name: max(r.record["found"]["noise_floor"].get("delta_nll", 0.0) for r in rivals[name])
-        for name in kept
-    }
-    most = max(kept.values())
-    near = [n for n, gain in kept.items() if gain > floors[n] and gain >= most - MARGIN]
+    floor = {name: max(_floor(run, own["target"].name) for run in rivals[name]) for name in kept}
+    enough = max(kept.values()) - own["target"].shown_margin
+    near = [name for name, gain in kept.items() if gain > floor[name] and gain >= enough]
     if not near:
         return _none("no setting that keeps the rest gains more than the noise floor")
-    best = min(near, key=lambda n: (flops[n], -kept[n]))
-    seed = rivals[best][0].record["identity"]["seed"]
-    rest = split[best][1]
+    best = min(near, key=lambda name: (flops[name], -kept[name]))
     return {
         "rule": RULE,
         "name": best,
         "reason": None,
         "chosen_by": kept[best],
-        "gain": _change(rest["target"], -1, seed),
-        "losses": {
-            axis: _change(rest[axis], 1, seed) for axis in ("general", "safety") if axis in rest
+        "axes": {
+            axis: _figures(split[best][1][axis], own[axis], runs[0].record["identity"]["seed"])
+            for axis in ("target", "general", "safety")
+            if axis in split[best][1]
         },
-        "margin": MARGIN,
         "seeds": len(rivals[best]),
         "others_within_margin": [name for name in near if name != best],
-    }
-
-
-def _change(rows: Sequence[Row], sign: int, seed: int) -> dict[str, Any]:
-    """Of NLL, in nats/token, over these rows; the sign of a gain is -1."""
-    estimate = estimate_ratio(
-        [group_of(r) for r in rows],
-        [sign * (r.effect_sum or 0.0) for r in rows],
-        [r.count for r in rows],
-        signed=True,
-        seed=seed,
-    )
-    return {
-        "effect": estimate.effect,
-        "low": estimate.low,
-        "high": estimate.high,
-        "groups": estimate.groups,
     }
 
 
@@ -165,9 +152,41 @@ def _none(reason: str) -> dict[str, Any]:
     return {"rule": RULE, "name": None, "reason": reason}
 
 
-def _nll(run: Run) -> list[Row]:
+def _judged(run: Run) -> list[Row]:
+    """The rows by which the axes are judged."""
     found = primary_rows(run.rows(), by_id(run.items()))
-    return [r for own in found.values() if own.measure == "nll" for r in own.measured]
+    return [row for own in found.values() for row in own.measured]
+
+
+def _floor(run: Run, measure: str) -> float:
+    return floor_of(measure, run.record["found"]["noise_floor"]) or 0.0
+
+
+def _sign(m: Defined) -> int:
+    """What turns an effect so that positive is better."""
+    return 1 if m.direction > 0 else -1
+
+
+def _figures(rows: Sequence[Row], m: Defined, seed: int) -> dict[str, Any]:
+    """A gain on target, a loss elsewhere, with its interval and the margin of a loss."""
+    sign = _sign(m) * (1 if rows[0].axis == "target" else -1)
+    e = estimate_rows(rows, m, seed)
+    effect, low, high = _turned(sign, e.effect, e.low, e.high)
+    return {
+        "measure": m.name,
+        "unit": m.unit,
+        "margin": m.shown_margin,
+        "effect": effect,
+        "low": low,
+        "high": high,
+        "groups": e.groups,
+    }
+
+
+def _turned(sign: int, effect: float | None, *ends: float | None) -> list[float | None]:
+    """Effect, lower and upper end, times a sign that may swap the ends."""
+    effect, *ends_ = (None if value is None else sign * value for value in (effect, *ends))
+    return [effect, *ends_[::sign]]
 
 
 def _record(fact: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,9 +210,8 @@ def _record(fact: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:
             missing |= dict.fromkeys(keys, _NOT_ASKED)
             continue
         sign = (1 if said["direction"] > 0 else -1) * (1 if axis == "target" else -1)
-        ends = [None if end is None else sign * end for end in (said["low"], said["high"])]
-        effect = None if said["effect"] is None else sign * said["effect"]
-        record |= dict(zip(keys, (effect, *ends[::sign], said["verdict"]), strict=True))
+        figures = _turned(sign, said["effect"], said["low"], said["high"])
+        record |= dict(zip(keys, (*figures, said["verdict"]), strict=True))
         missing |= dict.fromkeys(keys, said["note"] or said["reason"])
     failed = fact["failed"] and "the cell failed"
     nulls = [key for key, value in record.items() if value is None and key != "failed"]

@@ -52,10 +52,7 @@ def draw_plan(
 
 def _effects(console: Console, result: Mapping[str, Any]) -> None:
     axes = [axis for axis in ("target", "general", "safety") if axis in result["measures"]]
-    units = {axis: result["measures"][axis]["unit"] for axis in axes}
-    what = ", ".join(f"{axis} {result['measures'][axis]['primary']}" for axis in axes)
-    same = "".join(f" ({unit})" for unit in dict.fromkeys(units.values()))
-    _title(console, f"Gain on target, loss elsewhere: {what}{same}")
+    _title(console, "Gain on target, loss elsewhere")
     table = columns("cell", *(_key(axis).replace("_", " ") for axis in axes), "", left=(0,))
     for cell in result["cells"]:
         name = clean(cell["name"], _NAME)
@@ -66,10 +63,16 @@ def _effects(console: Console, result: Mapping[str, Any]) -> None:
         table.add_row(name, *(_interval(cell, _key(axis)) for axis in axes), marks)
     console.print(table)
     level = result["interval_level"]
+    said = "; ".join(
+        f"{axis}: {result['measures'][axis]['primary'].replace('_', ' ')}, "
+        f"{result['measures'][axis]['unit']}"
+        for axis in axes
+    )
     console.print(
         Text(
-            "* no other cell has more gain for no more general loss; + none for no more FLOPs."
-            + ("" if level is None else f"\nIntervals at {100 * level:.4g} %, over items."),
+            f"{clean(said)}. Intervals over items"
+            + ("" if level is None else f", at {100 * level:.4g} %")
+            + ".\n* no other cell has more gain for no more general loss; + for no more FLOPs.",
             style="dim",
         )
     )
@@ -119,22 +122,18 @@ def _recommended(console: Console, said: Mapping[str, Any]) -> None:
     if said["name"] is None:
         console.print(Text(f"Why: {clean(said['reason'])}."))
     else:
-        console.print(Text("On the items that did not choose it, in nats/token:"))
+        console.print(Text("On the items that did not choose it:"))
         table = columns(None, None, None, None, left=(0, 2, 3))
-        for what, change in (
-            ("target gain", said["gain"]),
-            *((f"{axis} loss", change) for axis, change in said["losses"].items()),
-        ):
-            interval = "no interval"
-            if change["low"] is not None:
-                interval = f"{change['low']:+.3f}…{change['high']:+.3f}"
-            more = "loss" in what and change["effect"] > said["margin"]
-            beyond = f", beyond the margin of {said['margin']:g}" if more else ""
+        for axis, change in said["axes"].items():
+            lost = axis != "target" and change["effect"] > change["margin"]
             table.add_row(
-                f"  {what}",
+                f"  {_key(axis).replace('_', ' ')}",
                 f"{change['effect']:+.3f}",
-                interval,
-                f"{change['groups']} groups{beyond}",
+                "no interval"
+                if change["low"] is None
+                else f"{change['low']:+.3f}…{change['high']:+.3f}",
+                f"{change['unit']}, {change['groups']} groups"
+                + (f", beyond the margin of {change['margin']:g}" if lost else ""),
             )
         console.print(table)
     console.print(Text(f"Rule: {said['rule']}.", style="dim"))

@@ -106,7 +106,8 @@ class Forward:
     packed: bool
 
     def __post_init__(self) -> None:
-        self.model.set_attn_implementation(attention.NAME if self.packed else "sdpa")
+        own = "sdpa" if self.model._supports_sdpa else "eager"
+        self.model.set_attn_implementation(attention.NAME if self.packed else own)
 
     def nll(self, examples: Sequence[Example]) -> tuple[torch.Tensor, int]:
         """Σ NLL over the scored tokens of the examples, in nats, and how many they are."""
