@@ -94,6 +94,10 @@ def sweep(
     ] = 0,
     recipe: options.RecipeFile = None,
     alpha: options.Alpha = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="alpha / r of every cell, in the place of one alpha for all ranks."),
+    ] = None,
     dropout: options.Dropout = None,
     target_modules: options.TargetModules = None,
     weight_decay: options.WeightDecay = None,
@@ -164,6 +168,10 @@ def sweep(
     from tunediff.studies import sweep as study
     from tunediff.values import Generation
 
+    if scale is not None and alpha is not None:
+        raise UsageError("--alpha and --scale both came.", "--scale is alpha / r: give one.")
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UsageError(f"--dtype is {dtype!r}.", "Choose float32 or bfloat16, or leave it out.")
     axes = {name: _numbers(name, text, kind) for name, text, kind in lists if text is not None}
     require_plotting()
     printer = Printer()
@@ -172,6 +180,7 @@ def sweep(
         data,
         options.recipe_of(recipe, given),
         axes,
+        scale=scale,
         suites=suite or (),
         suite_axes=axis or (),
         target=target,

@@ -105,7 +105,7 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
     for cell in cells:
         if cell["name"] in by_name:
             rivals.setdefault(cell["setting"], []).append(by_name[cell["name"]])
-    flops = {cell["setting"]: cell["training_flops"] for cell in cells if not cell["failed"]}
+    flops = {setting["name"]: setting["training_flops"] for setting in _settings(cells)}
     split = {name: halves([r for run in own for r in _judged(run)]) for name, own in rivals.items()}
     if not all("target" in half for both in split.values() for half in both):
         return _none("the target's items are too few for two halves")
@@ -275,7 +275,8 @@ def _advice(
     if len(scales) > 1:
         found.append(
             f"alpha is {trained[0]['alpha']:g} in every cell, so the adapter's scale alpha / r "
-            f"goes from {max(scales):g} to {min(scales):g}: rank and scale change together."
+            f"goes from {max(scales):g} to {min(scales):g}: rank and scale change together "
+            "(--scale keeps it)."
         )
     wasteful = [
         cell for cell in trained

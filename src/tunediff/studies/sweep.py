@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tunediff.errors import InputError, NumericsError, RunError, UsageError
 from tunediff.items.named import BUILT_IN, read_suites
 from tunediff.items.read import content_hash
-from tunediff.pair.from_files import weigh
+from tunediff.pair.adapter import read_adapter
 from tunediff.pair.open import resolve
 from tunediff.run import files
 from tunediff.run.store import Run
@@ -34,6 +34,7 @@ from tunediff.training.recipe import Recipe
 from tunediff.values import Generation, Item, Suite
 from tunediff.weights.checkpoint import Checkpoint
 from tunediff.weights.files import read_json_object
+from tunediff.weights.geometry import lora_geometry
 
 if TYPE_CHECKING:
     from tunediff.training.data import Read
@@ -106,10 +107,13 @@ class Plan:
         return found
 
 
-def cells_of(recipe: Recipe, axes: Mapping[str, Sequence[Any]]) -> tuple[Cell, ...]:
+def cells_of(
+    recipe: Recipe, axes: Mapping[str, Sequence[Any]], scale: float | None = None
+) -> tuple[Cell, ...]:
     """The combinations of the axes' values, the last axis of :data:`AXES` changing fastest.
 
     A cell's name holds the axes of more than one value (of a single cell: all that are given).
+    ``scale``: alpha / r of every cell, in the place of the recipe's one alpha.
 
     Raises:
         UsageError: an axis without values or with one twice, too many cells, or a value that no
@@ -135,6 +139,8 @@ def cells_of(recipe: Recipe, axes: Mapping[str, Sequence[Any]]) -> tuple[Cell, .
         chosen = dict(zip(given, values, strict=True))
         parts = {axis: f"{AXES[axis][0]}-{chosen[axis]}" for axis in varied}
         changed = {key: chosen[axis] for axis in given if (key := AXES[axis][1]) is not None}
+        if scale is not None:
+            changed["alpha"] = scale * changed.get("rank", recipe.rank)
         setting = "-".join(part for axis, part in parts.items() if axis != "seeds")
         cells.append(
             Cell(
@@ -153,6 +159,7 @@ def plan_sweep(
     recipe: Recipe,
     axes: Mapping[str, Sequence[Any]],
     *,
+    scale: float | None = None,
     suites: Sequence[str] = (),
     suite_axes: Sequence[str] = (),
     target: str | None = None,
@@ -168,6 +175,7 @@ def plan_sweep(
         data: the rows, as ``train`` reads them.
         recipe: what the axes do not say.
         axes: values by the names of :data:`AXES`; none: the ranks of :data:`RANKS`.
+        scale: of :func:`cells_of`.
         suites: as ``compare`` takes them; empty: every built-in one.
         suite_axes: ``NAME=AXIS``.
         target: a file of items on the axis target. Where neither it nor a suite asks for the
@@ -186,7 +194,7 @@ def plan_sweep(
     from tunediff.training.data import read_rows
     from tunediff.training.train import refuse_adapter
 
-    cells = cells_of(recipe, axes or {"ranks": RANKS})
+    cells = cells_of(recipe, axes or {"ranks": RANKS}, scale)
     where = {key: opening[key] for key in ("download", "revision") if key in opening}
     folder = resolve(base, **where)
     refuse_adapter(folder)
@@ -417,7 +425,8 @@ def _trained(report: Mapping[str, Any], linear: int) -> dict[str, Any]:
 
 
 def _geometry(base: Path, adapter: Path, rank: int) -> dict[str, float | None]:
-    parts = [part for part in weigh(base, adapter, "adapter").modules if part.energy_rank]
+    modules = read_adapter(adapter, Checkpoint.open(base)).modules
+    parts = [part for part in lora_geometry(modules).modules if part.energy_rank]
     if not parts:  # ΔW is exactly zero
         return dict.fromkeys(("effective_rank", "energy_rank", "unused_rank"))
     energy = sum(part.energy_rank or 0 for part in parts) / len(parts)
