@@ -166,6 +166,7 @@ def sweep(
     from tunediff.report.training_plot import require_plotting
     from tunediff.run.files import write_whole
     from tunediff.studies import sweep as study
+    from tunediff.studies import sweep_plan as planning
     from tunediff.values import Generation
 
     if scale is not None and alpha is not None:
@@ -175,7 +176,7 @@ def sweep(
     axes = {name: _numbers(name, text, kind) for name, text, kind in lists if text is not None}
     require_plotting()
     printer = Printer()
-    plan = study.plan_sweep(
+    plan = planning.plan_sweep(
         base,
         data,
         options.recipe_of(recipe, given),
@@ -194,7 +195,7 @@ def sweep(
     for name, count in plan.overlap.items():
         printer.note(f"{count:,} rows of {data} have the prompt of an item of {name}.")
     if dry_run:
-        cells = study.estimates(plan)
+        cells = planning.estimates(plan)
         with printing():
             if as_json:
                 sys.stdout.write(json.dumps({"cells": cells}, allow_nan=False) + "\n")
@@ -205,7 +206,7 @@ def sweep(
     kept = f"{out} keeps what was finished; the same command goes on from there."
     generation = Generation(max_new_tokens, 0.0, 1.0, (), seed) if max_new_tokens else None
     with interruptible(lambda: kept):
-        study.begin(plan, out)
+        planning.begin(plan, out)
         with training_bar(printer.errors) as update:
             reports, failed = study.train_cells(
                 plan,
@@ -227,7 +228,7 @@ def sweep(
                 notice=printer.note,
             )
         card = scorecard(runs)
-        write_tables(out / study.COMPARE, runs, card)
+        write_tables(out / planning.COMPARE, runs, card)
         facts = study.facts_of(plan, out, reports, failed)
         result = summarize_sweep(facts, card, runs, plan.overlap)
         text = json.dumps(result, indent=1, allow_nan=False)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _PANELS = (
-    ("training_flops", "frontier_flops", "training FLOPs", "log"),
-    ("general_loss", "frontier_loss", "general loss", "linear"),
+    ("training_flops", "frontier_flops", "training FLOPs"),
+    ("general_loss", "frontier_loss", "general loss"),
 )
 
 
@@ -25,7 +25,7 @@ def sweep_plot(result: Mapping[str, Any]) -> bytes:
     units = {axis: said["unit"] for axis, said in result["measures"].items()}
     with rc_context({"svg.hashsalt": "tunediff", "svg.fonttype": "none"}):
         figure = Figure(figsize=(9, 4), layout="constrained")
-        for place, (cost, flag, label, scale) in enumerate(_PANELS, 1):
+        for place, (cost, flag, label) in enumerate(_PANELS, 1):
             axes = figure.add_subplot(1, 2, place)
             known = [
                 cell
@@ -42,8 +42,10 @@ def sweep_plot(result: Mapping[str, Any]) -> bytes:
                               fontsize=7)  # fmt: skip
             line = sorted((cell[cost], cell["target_gain"]) for cell in known if cell[flag])
             axes.plot(*zip(*line, strict=True) if line else ([], []), color="#cc6677", zorder=0)
-            axes.set(xlabel=label + (f", {units.get('general')}" if scale == "linear" else ""),
-                     ylabel=f"target gain, {units.get('target')}", xscale=scale)  # fmt: skip
+            unit = f", {units['general']}" if cost == "general_loss" and known else ""
+            axes.set(xlabel=label + unit, ylabel=f"target gain, {units['target']}")
+            axes.margins(x=0.2)  # for the names
+            axes.ticklabel_format(axis="x", scilimits=(-3, 4))
             axes.grid(alpha=0.3)
         file = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": "tunediff"})
