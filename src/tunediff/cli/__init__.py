@@ -20,6 +20,7 @@ from tunediff.cli.look import look
 from tunediff.cli.output import Interrupted, printing
 from tunediff.cli.rate import rate
 from tunediff.cli.report import report
+from tunediff.cli.sweep import sweep
 from tunediff.cli.trace import trace
 from tunediff.cli.train import train
 from tunediff.errors import TunediffError
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (check, compare, train, dial, trace, look, report, rate, demo):
+for command in (check, compare, train, sweep, dial, trace, look, report, rate, demo):
     app.command()(command)
 
 # click's own, or that of the copy of click inside newer versions of typer
