@@ -15,6 +15,7 @@ import typer
 from tunediff.cli.check import check
 from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
+from tunediff.cli.look import look
 from tunediff.cli.output import Interrupted, printing
 from tunediff.cli.report import report
 from tunediff.errors import TunediffError
@@ -30,6 +31,7 @@ app.command()(check)
 app.command()(compare)
 app.command()(demo)
 app.command()(report)
+app.command()(look)
 
 # click's own, or that of the copy of click inside newer versions of typer
 _Misuse: type[Exception] = typer.BadParameter.__bases__[0]

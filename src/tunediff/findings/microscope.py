@@ -83,10 +83,27 @@ class Reading:
         return "".join(token.text for token in self.tokens)
 
     @property
+    def start(self) -> int:
+        """The index of the first scored token; the prompt stands before it."""
+        return next(at for at, token in enumerate(self.tokens) if token.scored)
+
+    @property
     def prompt(self) -> str:
         """What stands before the first scored token."""
-        first = next(at for at, token in enumerate(self.tokens) if token.scored)
-        return "".join(token.text for token in self.tokens[:first])
+        return "".join(token.text for token in self.tokens[: self.start])
+
+    @property
+    def characters(self) -> list[tuple[Token, ...]]:
+        """The tokens, those of one character together: what can be shown apart.
+
+        Σ NLL of the tokens of a character is that of the character.
+        """
+        found: list[list[Token]] = [[]]
+        for token in self.tokens:
+            found[-1].append(token)
+            if token.text:
+                found.append([])
+        return [tuple(tokens) for tokens in found if tokens]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +150,13 @@ class Parting:
 class Microscope:
     """A run's texts, ready to be looked at; made by :meth:`of`.
 
-    ``keys``: (suite, item, of) of every text that was scored token by token, in the run's order.
+    ``items``: (suite, item) of all that was asked. ``keys``: (suite, item, of) of every text that
+    was scored token by token, in the run's order. ``noise_floor``: of the run, by name of metric.
     """
 
+    items: tuple[ItemKey, ...]
     keys: tuple[TextKey, ...]
+    noise_floor: Mapping[str, float]
     _pieces: Mapping[TextKey, tuple[Sequence[int], Sequence[str]]]
     _tokens: Mapping[str, np.ndarray]
     _rows: Mapping[TextKey, slice]
@@ -155,8 +175,11 @@ class Microscope:
         tokens, candidates = run.tokens(replies=True), run.candidates()
         lines = run.texts()
         first = [line for line in run.replies() if line["sample"] == 0]
+        asked = [(line["suite"], line["id"]) for line in run.items()]
         return cls(
+            items=tuple(asked or ((line["suite"], line["item"]) for line in run.probes())),
             keys=tuple((line["suite"], line["item"], line["of"]) for line in lines),
+            noise_floor=run.record["found"]["noise_floor"],
             _pieces={
                 (line["suite"], line["item"], line["of"]): (line["ids"], line["pieces"])
                 for line in lines
@@ -167,11 +190,6 @@ class Microscope:
             _looked=dict(texts_in(candidates)),
             _replies={(line["suite"], line["item"]): line for line in first},
         )
-
-    @property
-    def items(self) -> list[ItemKey]:
-        """Every item that has a text or replies, each once."""
-        return list(dict.fromkeys([*(key[:2] for key in self.keys), *self._replies]))
 
     @property
     def looked_at(self) -> list[ItemKey]:
@@ -203,8 +221,8 @@ class Microscope:
         for position, *values, (base, tuned) in zip(
             rows["position"].tolist(), *numbers, expected, strict=True
         ):
-            at = position + 1
-            tokens[at] = Token(pieces[at], ids[at], True, *values, base, tuned)
+            at: int = position + 1
+            tokens[at] = Token(pieces[at], ids[at], True, *values, base=base, tuned=tuned)
         sums = [math.fsum(column) for column in numbers[:3]]
         return Reading(suite, item, of, tuple(tokens), len(expected), *sums)
 
@@ -228,7 +246,7 @@ class Microscope:
         are those left and right of it (the maximal segments of Ruzzo & Tompa 1999). A token's score
         by "kl" is its KL less the mean KL of all tokens of the run, since KL is never below 0; by
         "loss" it is ln p − ln q of the token, as it is. A reply that says the same as another text
-        of its item is left out.
+        of its item is left out, and so is a span whose mean is not above the noise floor.
 
         Args:
             count: at most so many.
@@ -239,29 +257,26 @@ class Microscope:
         kl = self._tokens["kl_base_tuned"].astype(np.float64)
         loss = self._tokens["nll_tuned"].astype(np.float64) - self._tokens["nll_base"]
         scores = loss if by == "loss" else kl - (kl.mean() if len(kl) else 0.0)
-        alike = {(*key[:2], tuple(self._pieces[key][0])): key for key in reversed(self.keys)}
-        keys = [key for key in self.keys if key in alike.values() and of in (None, key[2])]
+        alike = {(*key[:2], *self._pieces[key][0]): key for key in reversed(self.keys)}
+        firsts = set(alike.values())
+        keys = [key for key in self.keys if key in firsts and of in (None, key[2])]
+        floor = self.noise_floor.get("delta_nll" if by == "loss" else "kl_base_tuned", 0.0)
         found = []
         for text, start, stop in segments([scores[self._rows[key]] for key in keys], count):
             first = self._rows[keys[text]].start
             rows = slice(first + start, first + stop)
-            found.append(self._span(keys[text], rows, float(kl[rows].sum()), loss[rows].sum()))
+            span = self._span(keys[text], rows, float(kl[rows].sum()), float(loss[rows].sum()))
+            if (span.loss if by == "loss" else span.kl) > floor * (stop - start):
+                found.append(span)
         return found
 
     def _span(self, key: TextKey, rows: slice, kl: float, loss: float) -> Span:
-        first, *_, last = [*self._tokens["position"][rows].tolist()] * 2
-        start, stop = first + 1, last + 2
+        positions = self._tokens["position"][rows].tolist()
+        start, stop = positions[0] + 1, positions[-1] + 2
         pieces = self._pieces[key][1]
-        return Span(
-            *key,
-            start,
-            stop,
-            kl,
-            float(loss),
-            "".join(pieces[:start])[-_AROUND:],
-            "".join(pieces[start:stop]),
-            "".join(pieces[stop:])[:_AROUND],
-        )
+        before = "".join(pieces[:start])[-_AROUND:]
+        text, after = "".join(pieces[start:stop]), "".join(pieces[stop:])[:_AROUND]
+        return Span(*key, start, stop, kl, loss, before, text, after)
 
     def parting(self, suite: str, item: str) -> Parting | None:
         """Where the first replies of both models part; None where the item was not answered.

@@ -46,10 +46,11 @@ def texts_in(tokens: Mapping[str, np.ndarray]) -> Iterator[tuple[TextKey, slice]
         new[1:] |= tokens[name][1:] != tokens[name][:-1]
     starts = [0, *np.flatnonzero(new).tolist()]
     for start, stop in zip(starts, [*starts[1:], length], strict=True):
-        yield tuple(tokens[name][start] for name in TEXT_KEY), slice(start, stop)
+        suite, item, of = (tokens[name][start] for name in TEXT_KEY)
+        yield (suite, item, of), slice(start, stop)
 
 
-def highest(tables: Iterable[Mapping[str, np.ndarray]], count: int = ITEMS) -> list[ItemKey]:
+def highest(tables: Iterable[Mapping[str, np.ndarray]], count: int) -> list[ItemKey]:
     """The items of highest mean KL(base‖tuned) a token, highest first.
 
     Over all of an item's tokens: of its reference and of both first replies, Σ KL / their number.
@@ -121,7 +122,7 @@ def plan(
 
     """
     tables = [recorder.tokens_of(k) for k in range(len(parts))]
-    items = {*highest(tables), *named}
+    items = {*highest(tables, ITEMS), *named}
     found: list[tuple[TextKey, Asked]] = []
     for k, (part, tokens) in enumerate(zip(parts, tables, strict=True)):
         keys = [key for key, _ in texts_in(tokens) if key[:2] in items]

@@ -21,6 +21,7 @@ from tunediff.pair.contract import Pair
 from tunediff.pair.open import RECORDED, open_pair
 from tunediff.run import files
 from tunediff.run.comparing import EVERY, Replied, compare
+from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
 from tunediff.run.variants import VARIANTS
@@ -41,6 +42,7 @@ def measure_compare(
     generation: Generation | None = None,
     samples: int = 1,
     limit: int | None = None,
+    look: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
     opening: Mapping[str, Any],
@@ -61,6 +63,7 @@ def measure_compare(
         generation: how replies are made; None: none are. Recorded replies are there already.
         samples: replies to each prompt; of recorded ones all are taken.
         limit: of recorded replies, only the first so many items of each suite.
+        look: items whose candidates are kept, as ``looking.find_item`` takes their names.
         progress: called with the thousandths of the work that are done, and of all of it.
         notice: called with a sentence on what a person should know of the input.
         opening: the options of ``open_pair``.
@@ -77,6 +80,8 @@ def measure_compare(
                 "Leave it out.",
             )
         generation = Generation()  # nothing is generated
+    asked_for = [(suite.name, item.id) for suite in suites for item in suite.items]
+    looked_at = sorted({find_item(name, asked_for) for name in look})
     forms: tuple[Form, ...] = {"both": ("raw", "chat"), "raw": ("raw",)}.get(
         template or "raw", ("chat",)
     )
@@ -112,6 +117,7 @@ def measure_compare(
                 variant=name,
                 progress=_share(progress, len(runs), len(names)),
                 known=known.get((form, ends)),
+                look=looked_at,
                 begin=partial(begin, pair, asked),
                 **asking,
             )
