@@ -5,6 +5,8 @@ The peer: both models loaded, ``generate`` of the transformers library on one pr
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ import transformers
 
 from benchmarks import naive, shapes
 from benchmarks.job import Clock
+from tunediff.pair.hf import HfPair
 from tunediff.pair.open import open_pair
 from tunediff.scoring.sampling import BOTH
+from tunediff.scoring.states import BaseStates
 from tunediff.values import Encoded, Generation
 
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 32, 24
@@ -59,8 +63,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 def several(job: dict[str, Any]) -> dict[str, Any]:
     """References scored and prompts answered by base and three adapters, loading counted in.
 
-    The naive way compares each adapter with base anew; here base's replies are kept. The same
-    adapter stands for three: what it says has no say in the cost.
+    The naive way compares each adapter with base anew; here base's replies and its last hidden
+    states are kept. The same adapter stands for three: what it says has no say in the cost.
     """
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
@@ -68,6 +72,7 @@ def several(job: dict[str, Any]) -> dict[str, Any]:
     options = {"dtype": job["dtype"], "device": job["device"]}
     texts = shapes.text_ids(shapes.SHAPES[job["shape"]]["vocab_size"], count=PROMPTS, seed=1)
     prompts = [(ids * PROMPT_TOKENS)[:PROMPT_TOKENS] for ids in texts]
+    none, items = np.empty(0, np.int64), _items(texts)
 
     def naively() -> None:
         for _ in range(ADAPTERS):
@@ -78,23 +83,53 @@ def several(job: dict[str, Any]) -> dict[str, Any]:
                     _one(model, ids)
 
     def ours() -> None:
-        none = np.empty(0, np.int64)
-        items = [
-            Encoded(str(i), np.array(ids), np.arange(len(ids) - 1), len(ids) - 1, len(ids))
-            for i, ids in enumerate(texts)
-        ]
         asked = [
             Encoded(str(i), np.array(ids), none, len(ids) - 1, 0) for i, ids in enumerate(prompts)
         ]
-        for k in range(ADAPTERS):
-            pair = open_pair(base, adapter, **options)
-            pair.noise_floor(items)
-            list(pair.score(items))
-            sides = BOTH if k == 0 else ("tuned",)
-            list(pair.generate(asked, Generation(max_new_tokens=NEW_TOKENS), sides=sides))
+        with TemporaryDirectory() as kept:
+            states = BaseStates(Path(kept))
+            for k in range(ADAPTERS):
+                pair = _pair(base, adapter, options)
+                pair.share_base(states)
+                pair.noise_floor(items)
+                list(pair.score(items))
+                sides = BOTH if k == 0 else ("tuned",)
+                list(pair.generate(asked, Generation(max_new_tokens=NEW_TOKENS), sides=sides))
 
     clock = Clock(torch.cuda.synchronize if job["device"] == "cuda" else lambda: None)
     return {"cost": clock(naively if job["way"] == "naive" else ours)[1]}
+
+
+def sharing(job: dict[str, Any]) -> dict[str, Any]:
+    """References scored by base and three adapters, without loading: base each time, and once."""
+    base, adapter = shapes.base(job["shape"]), shapes.adapter(job["shape"])
+    texts = shapes.text_ids(shapes.SHAPES[job["shape"]]["vocab_size"], count=PROMPTS, seed=1)
+    items = _items(texts)
+    pair = _pair(base, adapter, {"dtype": job["dtype"], "device": job["device"]})
+    clock = Clock(torch.cuda.synchronize if job["device"] == "cuda" else lambda: None)
+
+    def work() -> None:
+        for _ in range(ADAPTERS):
+            list(pair.score(items))
+
+    list(pair.score(items[:1]))
+    with TemporaryDirectory() as kept:
+        if job["once"]:
+            pair.share_base(BaseStates(Path(kept)))
+        return {"cost": clock(work)[1]}
+
+
+def _items(texts: list[list[int]]) -> list[Encoded]:
+    return [
+        Encoded(str(i), np.array(ids), np.arange(len(ids) - 1), len(ids) - 1, len(ids))
+        for i, ids in enumerate(texts)
+    ]
+
+
+def _pair(base: Path, adapter: Path, options: dict[str, Any]) -> HfPair:
+    pair = open_pair(base, adapter, **options)
+    assert isinstance(pair, HfPair)
+    return pair
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from tunediff.values import (
     Suite,
 )
 
-OPERATIONS = ("open_file", "write", "fsync", "rename", "mkdir", "unlink")
+OPERATIONS = ("open_file", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
 
 
 class Killed(BaseException):

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from tunediff.report.html import report
     from tunediff.run.comparing import compare
     from tunediff.run.measuring import measure
+    from tunediff.training.recipe import Recipe
+    from tunediff.training.train import train
     from tunediff.values import Generation
 
 _HOMES = {
     "Generation": "tunediff.values",
+    "Recipe": "tunediff.training.recipe",
     "compare": "tunediff.run.comparing",
     "read": "tunediff.items.read",
     "read_suites": "tunediff.items.named",
@@ -31,10 +34,12 @@ _HOMES = {
     "measure": "tunediff.run.measuring",
     "report": "tunediff.report.html",
     "summarize": "tunediff.findings.summary",
+    "train": "tunediff.training.train",
     "verdict": "tunediff.findings.summary",
 }
 __all__ = [
     "Generation",
+    "Recipe",
     "__version__",
     "compare",
     "measure",
@@ -44,6 +49,7 @@ __all__ = [
     "report",
     "scorecard",
     "summarize",
+    "train",
     "verdict",
 ]
 

@@ -26,6 +26,7 @@ from tunediff.scoring import floor, generate, head, memory, precision, sampling
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.sampling import BOTH, Asked
+from tunediff.scoring.states import BaseStates
 from tunediff.scoring.streams import SideName, Streams
 from tunediff.values import (
     Candidates,
@@ -69,23 +70,29 @@ class HfPair:
         other.template = template
         return other
 
+    def share_base(self, states: BaseStates) -> None:
+        """Keep base's last hidden states there, for other tuned models that are asked the same."""
+        self.engine.states = states
+        self.engine.base = f"{self.base.fingerprint} {self._dtype} {self.engine.streams.device}"
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the numbers besides the weights and the texts."""
-        compiled = head.uses_compiled(self.engine.streams.device, self.engine.streams.vocabulary)
+        streams = self.engine.streams
         return {
             "backend": "hf",
-            "device": str(self.engine.streams.device),
+            "device": str(streams.device),
             "dtype": self._dtype,
             "kernel": self.engine.kernel,
             "fast_kernel": self.engine.kernel != "highest",
-            "metrics_kernel": "compiled" if compiled else "torch",
+            "metrics_kernel": head.metrics_kernel(streams.device, streams.vocabulary),
             "threads": self.engine.threads,
             "budget": self.engine.budget,
             "chunk": self.engine.chunk,
             "halvings": self.engine.halvings,
             "ends": sorted(self._ends()),
-            "first_doubled_layer": self.engine.streams.first_layer,
+            "first_doubled_layer": streams.first_layer,
+            "base_once": self.engine.states is not None,
             "template": None if self.template is None else template_hash(self.template),
             "versions": versions(),
         }

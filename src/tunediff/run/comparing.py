@@ -1,7 +1,8 @@
 """How do suites, a pair and measures become the record of a comparison, killed or not?
 
-Each suite is asked in up to three ways, as its items allow and the pair offers: its references and
-texts are scored, its choices are scored, its prompts are answered by both models. Replies are then
+Each suite is asked in up to four ways, as its items allow and the pair offers: its references and
+texts are scored, its choices are scored, so are the openings of labelled prompts, and its prompts
+are answered by both models. Replies are then
 scored by both models too, so that no later view needs a model. Items are sorted by length and id
 and cut into parts, so that no order of a file and no moment of a kill has a say in the numbers.
 """
@@ -10,16 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunediff import __version__
 from tunediff.errors import InputError
 from tunediff.measures import ALL
-from tunediff.measures.tokens import nll
+from tunediff.measures.tokens import kl_base_tuned_start, nll
 from tunediff.pair.contract import Pair
 from tunediff.run import asking, looking
 from tunediff.run.asking import Asked
@@ -41,18 +43,32 @@ from tunediff.values import (
     Suite,
 )
 
-OF_REPLIES: tuple[Measure, ...] = tuple(
+if TYPE_CHECKING:
+    from tunediff.scoring.states import BaseStates
+
+_SCORED_REPLY = ("scores", "replies")
+_OF_BASE, _OF_TUNED = (
     Measure(
         f"nll_of_{side}_reply",
         "nats/token",
         0,
         f"the reply of {side} is as likely under both",
-        ("scores", "replies"),
+        _SCORED_REPLY,
         nll,
     )
     for side in ("base", "tuned")
 )
-"""How likely both models find what base said, and what tuned said."""
+_START = Measure(
+    "kl_of_base_reply_start",
+    "nats/token",
+    0,
+    "same distribution over the first eight tokens of base's reply",
+    _SCORED_REPLY,
+    kl_base_tuned_start,
+)
+OF_REPLIES: tuple[Measure, ...] = (_OF_BASE, _START, _OF_TUNED)
+"""How likely both models find what base said and what tuned said, and where they part."""
+_OF_SIDES = ((_OF_BASE, _START), (_OF_TUNED,))
 
 EVERY: tuple[Measure, ...] = (*ALL, *OF_REPLIES)
 
@@ -75,6 +91,7 @@ def compare(
     part_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
     known: Replied | None = None,
+    states: BaseStates | None = None,
     measures: Sequence[Measure] = EVERY,
     look: Sequence[looking.ItemKey] = (),
     begin: Callable[[], None] | None = None,
@@ -97,6 +114,7 @@ def compare(
         measures: what is measured.
         look: (suite, item) of those whose candidates are kept, beside the items of highest KL.
         known: base's replies, where another variant's run made them: base answers once.
+        states: where the pair keeps base's hidden states for other variants: base is read once.
         begin: called when all is found to be askable, before anything is written.
 
     Raises:
@@ -139,7 +157,9 @@ def compare(
         "part_tokens": part_tokens,
         "look": sorted(map(list, look)),
     }
-    scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked]
+    scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked] or [
+        a.encoded for p in parts if p.way == "openings" for a in p.asked
+    ]
 
     def found() -> dict[str, Any]:
         truncated = [e.truncated for e in scored if e.truncated]
@@ -175,11 +195,10 @@ def compare(
                 assert generation is not None
                 note["answered"] = _answer(
                     pair, recorder, k, part, chosen, generation, samples, variant, known or {},
-                    gauge,
+                    states, gauge,
                 )  # fmt: skip
-            elif part.way == "choices":
-                rows = _choice_rows(pair, part, chosen["choices"], variant)
-                recorder.write_part(k, rows, asking.token_columns([], ""), [])
+            elif part.way != "scores":
+                _continue(pair, recorder, k, part, chosen[part.way], variant)
             else:
                 _score(pair, recorder, k, part, chosen["scores"], variant)
             gauge.ended(k)
@@ -187,7 +206,8 @@ def compare(
             recorder.note_time({**note, "settings": asking.found_settings(pair)})
         if missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
-        looked_at = _look(pair, recorder, parts, look, part_tokens)
+        with states.asked_once() if states is not None else nullcontext():
+            looked_at = _look(pair, recorder, parts, look, part_tokens)
         gauge.ended(len(parts))
         return recorder.finish(looked_at)
 
@@ -213,7 +233,8 @@ def _look(
 def _by_need(measures: Sequence[Measure]) -> Mapping[str, Sequence[Measure]]:
     """The measures by what their function is given; those of replies that were scored apart."""
     found: dict[str, list[Measure]] = {
-        need: [] for need in ("scores", "choices", "replies", "samples", "scored replies")
+        need: []
+        for need in ("scores", "choices", "openings", "replies", "samples", "scored replies")
     }
     for m in measures:
         need = "scores" if m.needs == ("nll",) else m.needs[0]
@@ -242,15 +263,31 @@ def _score(
     )
 
 
-def _choice_rows(pair: Pair, part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
+def _continue(
+    pair: Pair,
+    recorder: Recorder,
+    k: int,
+    part: Part,
+    measures: Sequence[Measure],
+    variant: str,
+) -> None:
+    """Measure and keep how likely an item's choices or openings are.
+
+    What both expect first is kept of items that have no reference, with which it would be too.
+    """
     scores = asking.scores_of(pair, part.asked)
     rows: list[Row] = []
+    probes: list[dict[str, Any]] = []
     for item, own in part.groups:
-        choices = _gathered(item.id, own, [next(scores) for _ in own])
+        scored = [next(scores) for _ in own]
+        choices = _gathered(item.id, own, scored)
         for m in measures:
             found = m.function(item, choices)
             rows.append(asking.row_of(m.name, item, found, part.suite, variant))
-    return [*rows, *_left_out(part, measures, variant)]
+        if item.reply is None and item.messages is None:
+            probes.append(asking.probe_line(replace(scored[0], item_id=item.id), part.suite, pair))
+    rows += _left_out(part, measures, variant)
+    recorder.write_part(k, rows, asking.token_columns([], ""), probes)
 
 
 def _left_out(part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
@@ -285,6 +322,7 @@ def _answer(
     samples: int,
     variant: str,
     known: Replied,
+    states: BaseStates | None,
     gauge: Gauge,
 ) -> dict[str, float]:
     """Make, measure and keep the replies of a part; how many tokens were made, in what time."""
@@ -328,7 +366,9 @@ def _answer(
     rows += _left_out(part, chosen["replies"], variant)
     first: list[tuple[Of, Encoded, Scores]] = []
     if chosen["scored replies"] and "scores" in pair.offers:
-        found, first = _score_replies(pair, part, replies, variant)
+        found, first = _score_replies(
+            pair, part, replies, chosen["scored replies"], variant, states
+        )
         rows += found
     of: list[Of] = [whose for whose, _, _ in first]
     scored = [scores for _, _, scores in first]
@@ -344,31 +384,42 @@ def _answer(
 
 
 def _score_replies(
-    pair: Pair, part: Part, replies: Sequence[Sequence[tuple[Reply, Reply]]], variant: str
+    pair: Pair,
+    part: Part,
+    replies: Sequence[Sequence[tuple[Reply, Reply]]],
+    measures: Sequence[Measure],
+    variant: str,
+    states: BaseStates | None,
 ) -> tuple[list[Row], list[tuple[Of, Encoded, Scores]]]:
-    """How likely both models find each reply: the rows, and the scores of the first replies.
+    """What both models' scores of each reply come to: rows, and the scores of the first replies.
 
-    Tokens are kept of an item's first replies alone: more samples would make the record grow with
-    their number, and show the same thing again.
+    Base's replies are scored apart from tuned's, which no other tuned model has. Tokens are kept of
+    an item's first replies alone: more samples would make the record grow with their number, and
+    show the same thing again.
     """
-    asked: list[tuple[Measure, Of, Asked, int, Encoded | str]] = []
-    for a, own in zip(part.asked, replies, strict=True):
-        for sample, both in enumerate(own):
-            for m, of, reply in zip(OF_REPLIES, OF[1:], both, strict=True):
-                asked.append((m, of, a, sample, _continued(pair, a.encoded, reply)))
-    scorable = [Asked(a.item, e) for _, _, a, _, e in asked if not isinstance(e, str)]
-    scores = asking.scores_of(pair, scorable)
     rows: list[Row] = []
     first: list[tuple[Of, Encoded, Scores]] = []
-    for m, of, a, sample, encoded in asked:
-        if isinstance(encoded, str):
-            found = Observation(None, None, None, 0, encoded)
-        else:
-            scored = next(scores)
-            found = m.function(scored)
-            if sample == 0:
-                first.append((of, encoded, scored))
-        rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
+    for side, (of_side, of) in enumerate(zip(_OF_SIDES, OF[1:], strict=True)):
+        wanted = [m for m in of_side if m in measures]
+        said = [
+            (a, sample, _continued(pair, a.encoded, both[side]))
+            for a, own in zip(part.asked, replies, strict=True)
+            for sample, both in enumerate(own)
+            if wanted
+        ]
+        scorable = [Asked(a.item, e) for a, _, e in said if not isinstance(e, str)]
+        with states.asked_once() if states is not None and side else nullcontext():
+            scores = asking.scores_of(pair, scorable)
+            for a, sample, encoded in said:
+                if isinstance(encoded, str):
+                    found = [Observation(None, None, None, 0, encoded)] * len(wanted)
+                else:
+                    scored = next(scores)
+                    found = [m.function(scored) for m in wanted]
+                    if sample == 0:
+                        first.append((of, encoded, scored))
+                for m, one in zip(wanted, found, strict=True):
+                    rows.append(asking.row_of(m.name, a.item, one, part.suite, variant, sample))
     return rows, first
 
 

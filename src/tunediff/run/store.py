@@ -12,6 +12,7 @@
       candidates/part-00000.parquet  what both sides expected in the items that differ most
       items.jsonl                what was asked, in a run of suites
       timing.jsonl               how long things took; outside every promise of identity
+      ratings.json               what people said of the replies, where `rate --export` wrote it
 
 A part is its files, rows last; it exists where all of them do and is then never redone. Each
 file is written whole or not at all (:mod:`tunediff.run.files`), and the same rows give the same
@@ -38,6 +39,7 @@ import numpy as np
 
 from tunediff.errors import RunError
 from tunediff.run import files, tables
+from tunediff.run.ratings import read_ratings
 from tunediff.run.record import (
     RECORD,
     SCHEMA_VERSION,
@@ -174,6 +176,15 @@ class Run:
     def timing(self) -> list[dict[str, Any]]:
         """How long things took; may be empty."""
         return read_json_lines(self.folder / _TIMING)
+
+    def ratings(self) -> dict[str, Any] | None:
+        """What people said of the replies, as ``tunediff rate --export`` wrote it, if it did.
+
+        Raises:
+            RunError: the file is damaged, or from a newer tunediff.
+
+        """
+        return read_ratings(self.folder)
 
     def _paths(self, table: str) -> list[Path]:
         return [_part_path(self.folder, table, k) for k in range(self.record["found"]["parts"])]

@@ -7,11 +7,12 @@ Jensen–Shannon needs both normalisers before its first term, so a chunk keeps 
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ _MSE, _CENTRED, _L2 = (
     TOKEN_METRICS.index(name) for name in ("logit_mse", "logit_mse_centred", "logit_l2")
 )
 
+MetricsKernel = Literal["compiled", "fused", "torch"]
 RowMetrics = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
 
 
@@ -51,17 +53,24 @@ class Wanted:
         return cls(rows, targets, int(np.searchsorted(rows, item.probe)))
 
 
-def uses_compiled(device: torch.device, vocabulary: int) -> bool:
-    """Whether chunks of this vocabulary go to the compiled kernel."""
-    return device.type == "cpu" and vocabulary >= COMPILED_FROM
+def metrics_kernel(device: torch.device, vocabulary: int) -> MetricsKernel:
+    """What takes the metrics of chunks of this vocabulary: the fastest that the device has."""
+    if device.type == "cpu" and vocabulary >= COMPILED_FROM:
+        return "compiled"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        return "fused"
+    return "torch"
 
 
 def row_metrics(device: torch.device, vocabulary: int) -> RowMetrics:
     """The function from two chunks of logits to their metrics that suits device and size."""
-    if not uses_compiled(device, vocabulary):
-        return lambda z_b, z_t, targets: metrics.token_metrics(
-            z_b, z_t, targets.to(z_b.device)
-        ).numpy()
+    kernel = metrics_kernel(device, vocabulary)
+    if kernel != "compiled":
+        if kernel == "fused":
+            from tunediff.scoring.fused import token_metrics
+        else:
+            token_metrics = metrics.token_metrics
+        return lambda z_b, z_t, targets: token_metrics(z_b, z_t, targets.to(z_b.device)).numpy()
     from tunediff.scoring import compiled
 
     def split(z_b: torch.Tensor, z_t: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
@@ -85,16 +94,18 @@ def row_metrics(device: torch.device, vocabulary: int) -> RowMetrics:
 def score_items(
     streams: Streams,
     items: list[Encoded],
-    h_b: list[torch.Tensor],
-    h_t: list[torch.Tensor],
+    wanted: list[Wanted],
+    h_b: torch.Tensor,
+    h_t: torch.Tensor,
     *,
     chunk: int,
     row_metrics: RowMetrics,
 ) -> Iterator[Scores]:
-    """Scores of the items of one pack, from their last hidden states (T, H) of either side."""
-    wanted = [Wanted.of(item) for item in items]
-    picked_b = _pick(h_b, wanted)
-    picked_t = _pick(h_t, wanted)
+    """Scores of the items of one pack.
+
+    ``h_b`` and ``h_t``: last hidden states of either side at the items' wanted rows, one item
+    behind the other, (R, H).
+    """
     targets = torch.from_numpy(np.concatenate([w.targets for w in wanted]))
     ends = np.cumsum([len(w.rows) for w in wanted])
     starts = ends - [len(w.rows) for w in wanted]
@@ -105,7 +116,7 @@ def score_items(
     tops: dict[int, tuple[tuple[tuple[int, float], ...], ...]] = {}
     for start in range(0, len(targets), chunk):
         part = slice(start, min(start + chunk, len(targets)))
-        z_b, z_t = streams.logits_pair(picked_b[part], picked_t[part])
+        z_b, z_t = streams.logits_pair(h_b[part], h_t[part])
         table[part], faults = careful(row_metrics, z_b, z_t, targets[part])
         for row, fault in faults.items():
             item = int(np.searchsorted(ends, start + row, side="right"))
@@ -138,28 +149,25 @@ def score_items(
 def candidates(
     streams: Streams,
     items: list[Encoded],
-    h_b: list[torch.Tensor],
-    h_t: list[torch.Tensor],
+    wanted: list[Wanted],
+    h_b: torch.Tensor,
+    h_t: torch.Tensor,
     *,
     chunk: int,
     count: int,
 ) -> Iterator[Candidates]:
     """The likeliest next tokens at the scored positions of one pack; as :func:`score_items`."""
-    rows = [torch.from_numpy(item.scored) for item in items]
-    picked_b, picked_t = (
-        torch.cat([h[r.to(h.device)] for h, r in zip(hidden, rows, strict=True)])
-        for hidden in (h_b, h_t)
-    )
     found: list[tuple[np.ndarray, ...]] = []
-    for start in range(0, len(picked_b), chunk):
+    for start in range(0, len(h_b), chunk):
         part = slice(start, start + chunk)
-        both = streams.logits_pair(picked_b[part], picked_t[part])
+        both = streams.logits_pair(h_b[part], h_t[part])
         found.append(tuple(array for z in both for array in _likeliest(z, count)))
     columns = [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
-    ends = np.cumsum([len(item.scored) for item in items])[:-1]
+    ends = np.cumsum([len(w.rows) for w in wanted])[:-1]
     own = zip(*(np.split(column, ends) for column in columns), strict=True)
-    for item, arrays in zip(items, own, strict=True):
-        yield Candidates(item.item_id, item.scored, *arrays)
+    for item, w, arrays in zip(items, wanted, own, strict=True):
+        scored = w.targets >= 0
+        yield Candidates(item.item_id, w.rows[scored], *(array[scored] for array in arrays))
 
 
 def _likeliest(z: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,12 +198,6 @@ def careful(
         except NumericsError as error:
             faults[row] = error.message
     return table, faults
-
-
-def _pick(hidden: list[torch.Tensor], wanted: list[Wanted]) -> torch.Tensor:
-    return torch.cat(
-        [h[torch.from_numpy(w.rows).to(h.device)] for h, w in zip(hidden, wanted, strict=True)]
-    )
 
 
 def top(z: torch.Tensor) -> tuple[tuple[int, float], ...]:

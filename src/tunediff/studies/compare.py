@@ -6,11 +6,12 @@ import difflib
 import importlib.util
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunediff.errors import InputError, RunError, UsageError
 from tunediff.findings.primary import PRIMARY
@@ -27,6 +28,9 @@ from tunediff.run.store import Run
 from tunediff.run.variants import VARIANTS
 from tunediff.run.variants import open_runs as open_runs
 from tunediff.values import Generation, Measure, Reply, Suite
+
+if TYPE_CHECKING:
+    from tunediff.scoring.states import BaseStates
 
 REST = "recorded"  # the suite of recorded replies that no other one knows
 TEMPLATES = ("raw", "chat", "both")
@@ -50,7 +54,7 @@ def measure_compare(
 ) -> list[Run]:
     """Compare base with each tuned model on the suites.
 
-    Base answers once for all whose replies the same tokens end.
+    Base is read once for all, and answers once for all whose replies the same tokens end.
 
     Args:
         base: as ``open_pair`` takes it.
@@ -94,6 +98,8 @@ def measure_compare(
     runs: list[Run] = []
     known: dict[tuple[Form, tuple[int, ...]], Replied] = {}
     places = iter(zip(names, folders, strict=True))
+    states: BaseStates | None = None
+    states: BaseStates | None = None
 
     def begin(pair: Pair, asked: Sequence[Suite]) -> None:
         if template is None and not runs:
@@ -101,30 +107,50 @@ def measure_compare(
         if len(names) > 1:
             _keep_names(out, names)
 
-    for path in tuned:
-        pair = open_pair(base, path, template=source, **opening)
-        asked = _of_recorded(pair, suites, limit, notice) if recorded else suites
-        ends = tuple(pair.settings.get("ends", ()))  # tuned's end base's replies too
-        for form in forms:
-            name, folder = next(places)
-            run = compare(
-                pair,
-                asked,
-                out=folder,
-                generation=generation,
-                samples=_most_samples(pair, asked) if recorded else samples,
-                form=form,
-                variant=name,
-                progress=_share(progress, len(runs), len(names)),
-                known=known.get((form, ends)),
-                look=looked_at,
-                begin=partial(begin, pair, asked),
-                **asking,
-            )
-            if not recorded:  # there a sample's number depends on both files
-                known.setdefault((form, ends), _base_replies(run))
-            runs.append(run)
+    with tempfile.TemporaryDirectory() as kept:
+        for path in tuned:
+            pair = open_pair(base, path, template=source, **opening)
+            if len(tuned) > 1 and pair.settings["backend"] == "hf":
+                states = share_base(pair, Path(kept), states)
+            asked = _of_recorded(pair, suites, limit, notice) if recorded else suites
+            ends = tuple(pair.settings.get("ends", ()))  # tuned's end base's replies too
+            for form in forms:
+                name, folder = next(places)
+                run = compare(
+                    pair,
+                    asked,
+                    out=folder,
+                    generation=generation,
+                    samples=_most_samples(pair, asked) if recorded else samples,
+                    form=form,
+                    variant=name,
+                    progress=_share(progress, len(runs), len(names)),
+                    known=known.get((form, ends)),
+                    states=states,
+                    look=looked_at,
+                    begin=partial(begin, pair, asked),
+                    **asking,
+                )
+                if not recorded:  # there a sample's number depends on both files
+                    known.setdefault((form, ends), _base_replies(run))
+                runs.append(run)
     return runs
+
+
+def share_base(pair: Any, folder: Path, states: BaseStates | None = None) -> BaseStates:
+    """Let a pair of Hugging Face models read base once with others.
+
+    Args:
+        pair: the pair.
+        folder: where states are kept until the last of them is done.
+        states: those of the pairs before it.
+
+    """
+    from tunediff.scoring.states import BaseStates
+
+    states = states or BaseStates(folder)
+    pair.share_base(states)
+    return states
 
 
 def _share(
