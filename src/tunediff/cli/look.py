@@ -75,7 +75,7 @@ def look(
     console = Printer().console
     if item is None:
         there = {key[2] for key in scope.keys}
-        whose = of or next((o for o in OF if o in there), None)
+        whose: Of | None = of or next((o for o in OF if o in there), None)
         spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", whose)
         found: dict[str, Any] = {"spans": [asdict(span) for span in spans]}
         found["looked_at"] = [list(key) for key in scope.looked_at]
