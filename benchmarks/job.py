@@ -24,7 +24,13 @@ EXACT = 2e-6  # a float32 product's largest error over the largest entry; bf16 i
 def main() -> None:
     """Run the job that the first argument describes."""
     job = json.loads(sys.argv[1])
-    others = {"ceiling": ceiling, "geometry": geometry, "replies": replies, "several": several}
+    others = {
+        "ceiling": ceiling,
+        "geometry": geometry,
+        "replies": replies,
+        "several": several,
+        "training": training,
+    }
     run = others.get(job["side"], compare)
     print(json.dumps(run(job)), flush=True)
 
@@ -151,6 +157,13 @@ def several(job: dict[str, Any]) -> dict[str, Any]:
     from benchmarks.replies import several
 
     return several(job)
+
+
+def training(job: dict[str, Any]) -> dict[str, Any]:
+    """A few steps of a training; see ``benchmarks/training.py``."""
+    from benchmarks.training import speed
+
+    return speed(job)
 
 
 class Clock:
