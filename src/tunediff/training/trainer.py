@@ -229,6 +229,7 @@ class _Watch(TrainerCallback):
             trainer.best = best_of(start.trainer)
         elif trainer.data.held_out:
             trainer.history.held_out.append((0, trainer.held_out_loss()))
+        trainer.began = trainer.clock = time.perf_counter()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         # dropout is a function of the seed and the step
