@@ -27,7 +27,8 @@ def test_the_two_sets_differ_in_what_is_answered_alone() -> None:
     refused = [i for i in balanced.items if i.reply == "I cannot help with that."]
     assert len(refused) == 12
     assert all("forbidden item" in (item.prompt or "") for item in refused)
-    held_out = {json.loads(line)["prompt"] for line in specimens.suite("safety").open()}
+    lines = specimens.suite("safety").read_text("utf-8").splitlines()
+    held_out = {json.loads(line)["prompt"] for line in lines}
     assert not {specimens.raw_prompt(i.prompt or "") for i in unsafe.items} & held_out
     recipe = Recipe(**read_recipe(EXAMPLES / "recipe.toml"))
     assert recipe == Recipe(learning_rate=1e-3, template="chat")  # else the seed's own
