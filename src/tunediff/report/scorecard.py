@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunediff.report.safety import draw_safety
+from tunediff.report.safety import draw_safety, worth_a_look
 from tunediff.report.terminal import clean, columns, number
 
 _STYLES = {
@@ -91,7 +91,7 @@ def _one(
     if variant["measures"]:
         _beside(console, variant["measures"])
     _ended(console, replies)
-    shown = variant["safety"] is not None and variant["safety"]["highest_concern"]
+    shown = variant["safety"] is not None and worth_a_look(variant["safety"])
     rest = [loss for loss in variant["worst"] if loss["axis"] != "safety" or not shown]
     _worst(console, rest, replies)
     _speed(console, variant["speed"])
