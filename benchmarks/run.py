@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="8 texts, one repetition")
     parser.add_argument("--shape", choices=shapes.SHAPES, action="append", help="only this shape")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="only this device")
     parser.add_argument("--threads", type=int, default=1, help="threads of a CPU run (1)")
     parser.add_argument("--no-pairs", action="store_true", help="only commands and geometry")
     parser.add_argument("--write", action="store_true", help=f"keep the table in {PAGE.name}")
@@ -61,10 +62,11 @@ def main() -> None:
     print(head, flush=True)
     rows: list[Row] = []
     if not options.no_pairs:
-        for device, dtype in _settings():
+        settings = [s for s in _settings() if options.device in (None, s[0])]
+        for device, dtype in settings:
             for shape in options.shape or shapes.SHAPES:
                 rows += _shown(pair_rows(shape, device, dtype, repetitions, texts))
-        for device, dtype in _settings():
+        for device, dtype in settings:
             rows += _shown(reply_rows("SmolLM2-135M", device, dtype, repetitions))
             rows += _shown([several_row("SmolLM2-135M", device, dtype, repetitions)])
             rows += _shown([once_row("SmolLM2-135M", device, dtype, repetitions)])

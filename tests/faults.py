@@ -15,11 +15,21 @@ import numpy as np
 import pytest
 
 from tunediff.errors import InputError
+from tunediff.pair.toy import ToyPair
 from tunediff.run import files
 from tunediff.run.measuring import measure
-from tunediff.values import TOKEN_METRICS, Certificate, Encoded, Item, Scores, Side, Suite
+from tunediff.values import (
+    TOKEN_METRICS,
+    Candidates,
+    Certificate,
+    Encoded,
+    Item,
+    Scores,
+    Side,
+    Suite,
+)
 
-OPERATIONS = ("open_file", "write", "fsync", "rename", "mkdir", "unlink")
+OPERATIONS = ("open_file", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
 
 
 class Killed(BaseException):
@@ -153,8 +163,21 @@ class FakePair:
     def speed(self, items: Sequence[Encoded]) -> Mapping[str, float]:
         return {"base": 100.0, "tuned": 100.0}
 
+    def candidates(self, items: Sequence[Encoded], count: int) -> Iterator[Candidates]:
+        pack = ",".join(e.item_id for e in items)
+        for e in items:
+            key = f"{e.item_id}|{e.ids.tolist()}|{pack}|{self.settings['kernel']}"
+            seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+            random = np.random.default_rng(seed)
+            shape = (len(e.scored), count)
+            arrays = (random.integers(256, size=shape), random.random(shape))
+            yield Candidates(e.item_id, e.scored, *arrays, *arrays)
+
     def token_text(self, token_id: int) -> str:
         return chr(token_id)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return ToyPair().pieces(ids)
 
 
 def scores_of(e: Encoded, random: np.random.Generator, failed: bool = False) -> Scores:

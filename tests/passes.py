@@ -14,11 +14,12 @@ from tunediff.scoring.streams import SeparateStreams, SharedStreams
 
 def counted(patch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     """From now on: the side ("both" in one pass) and the token ids of every pass that yields
-    scores, but of none of a probe, a floor or a reply.
+    scores; probe, floor and replies are left out, and so are the candidates of the items that
+    differ most, which are other items for each tuned model.
     """
     passes: list[tuple[str, bytes]] = []
-    scoring = False
-    hidden = Engine._hidden
+    scoring, looking = False, False
+    hidden, candidates = Engine._hidden, Engine.candidates
 
     def count(kind: type, name: str, side: Callable[..., str]) -> None:
         real = getattr(kind, name)
@@ -32,13 +33,20 @@ def counted(patch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
 
     def score(self: Engine, *arguments: Any) -> Any:
         nonlocal scoring
-        scoring = True
+        scoring = not looking
         try:
             return hidden(self, *arguments)
         finally:
             scoring = False
 
+    def look(self: Engine, *arguments: Any) -> Any:
+        nonlocal looking
+        looking = True
+        yield from candidates(self, *arguments)
+        looking = False
+
     patch.setattr(Engine, "_hidden", score)
+    patch.setattr(Engine, "candidates", look)
     for kind in (SharedStreams, SeparateStreams):
         count(kind, "one", lambda side, *_: side)
     count(SharedStreams, "pair", lambda: "both")

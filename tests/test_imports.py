@@ -19,11 +19,13 @@ HEAVY = {
     "ray",
     "safetensors",
     "scipy",
+    "starlette",
     "statsmodels",
     "tokenizers",
     "torch",
     "transformers",
     "trl",
+    "uvicorn",
 }
 
 HELP = """
@@ -57,6 +59,7 @@ def test_the_help_loads_nothing_heavy() -> None:
 
 def test_the_help_of_a_command_loads_nothing_heavy() -> None:
     assert loaded_by(HELP.format(arguments=["check"])) == set()
+    assert loaded_by(HELP.format(arguments=["rate"])) == set()
 
 
 def test_an_import_of_torch_is_caught() -> None:

@@ -311,7 +311,7 @@ def test_all_logits_alike(kernel: Kernel) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_share_the_rows_and_change_nothing(rows: int, threads: int) -> None:
     vocabulary = head.COMPILED_FROM
-    assert head.uses_compiled(CPU, vocabulary)
+    assert head.metrics_kernel(CPU, vocabulary) == "compiled"
     pair = logits(rows, vocabulary)
     whole = by_compiled(*pair)
     before = torch.get_num_threads()
@@ -326,8 +326,8 @@ def test_threads_share_the_rows_and_change_nothing(rows: int, threads: int) -> N
 
 def test_a_small_vocabulary_stays_with_torch() -> None:
     vocabulary = head.COMPILED_FROM - 1
-    assert not head.uses_compiled(CPU, vocabulary)
-    assert not head.uses_compiled(torch.device("cuda"), 10**6)
+    assert head.metrics_kernel(CPU, vocabulary) == "torch"
+    assert head.metrics_kernel(torch.device("cuda"), 10**6) in ("fused", "torch")
     pair = logits(3, vocabulary)
     table = head.row_metrics(CPU, vocabulary)(*(torch.from_numpy(x) for x in pair))
     for name, values in zip(TOKEN_METRICS, table.T, strict=True):

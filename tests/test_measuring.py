@@ -94,7 +94,7 @@ def test_the_record_says_what_a_replay_needs(tmp_path: Path) -> None:
 
 def test_a_failed_item_is_counted_and_has_no_number(tmp_path: Path) -> None:
     run = measure(FakePair(bad="i2"), texts(), out=tmp_path)
-    assert run.record["finished"] == {"failed": 1}
+    assert run.record["finished"] == {"failed": 1, "candidates": 0}
     bad = [r for r in run.rows() if r.item == "i2"]
     assert len(bad) == len(BUILT_IN)
     assert {(r.effect_sum, r.count, r.reason) for r in bad} == {
@@ -107,7 +107,7 @@ def test_a_failed_item_is_counted_and_has_no_number(tmp_path: Path) -> None:
 
 def test_every_item_failing_is_still_a_run(tmp_path: Path) -> None:
     run = measure(FakePair(bad="a"), suite_of(Item("a", text="abc")), out=tmp_path)
-    assert run.record["finished"] == {"failed": 1}
+    assert run.record["finished"] == {"failed": 1, "candidates": 0}
     assert all(len(column) == 0 for column in run.tokens().values())
 
 

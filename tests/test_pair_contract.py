@@ -310,6 +310,61 @@ def test_a_reply_is_scored_as_it_was_made(pair: Pair) -> None:
         pair.continuation(prompts[0], [])
 
 
+def test_candidates_are_what_either_side_would_go_on_with(pair: Pair) -> None:
+    prompts = pair.prompts(PROMPTS, None)
+    replies = list(pair.generate(prompts, GREEDY))
+    for side in (0, 1):
+        own = [both[side] for both in replies]
+        asked = [pair.continuation(p, r.ids or ()) for p, r in zip(prompts, own, strict=True) if r]
+        found = list(pair.candidates(asked, 5))
+        assert [c.item_id for c in found] == [e.item_id for e in asked]
+        for e, c, scores in zip(asked, found, pair.score(asked), strict=True):
+            assert c.positions.tolist() == e.scored.tolist()
+            assert c.base_ids.dtype == c.tuned_ids.dtype == np.int64
+            ids, p = (c.base_ids, c.base_p) if side == 0 else (c.tuned_ids, c.tuned_p)
+            assert ids.shape == p.shape == (len(e.scored), 5)
+            # greedy: the likeliest is what was said, and as likely as it was scored
+            assert ids[:, 0].tolist() == e.ids[e.scored + 1].tolist()
+            nll = (scores.nll_base, scores.nll_tuned)[side]
+            np.testing.assert_allclose(p[:, 0], np.exp(-nll), rtol=2e-4)
+            assert (np.diff(p, axis=1) <= 0).all()
+            assert all(len(set(row)) == 5 for row in ids.tolist())
+            # as the probe has them
+            top = (scores.probe_top_base, scores.probe_top_tuned)[side][:5]
+            np.testing.assert_allclose(p[0], [share for _, share in top], rtol=2e-4)
+    assert list(pair.candidates([], 5)) == []
+    (alone,) = pair.candidates(asked[1:2], 5)
+    np.testing.assert_allclose(alone.base_p, found[1].base_p, rtol=2e-4)
+
+
+MIXED = "Aé日本 👩‍👩‍👧 e\u0301 \u200fש\x1b[31m\x00 two  blanks\n\n\tx"
+
+
+def test_pieces_are_the_text_and_leave_characters_whole(pair: Pair) -> None:
+    (asked,) = pair.encode([Item("a", text=MIXED)], None, False)
+    ids = asked.ids.tolist()
+    pieces = pair.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces).removeprefix("<s>") == MIXED
+    assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
+    # each at its last token: what was said so far is never ahead of the tokens
+    for k in range(1, len(ids)):
+        before = "".join(pair.pieces(ids[:k])).rstrip("\N{REPLACEMENT CHARACTER}")
+        assert before == "".join(pieces[:k])
+    assert pair.pieces([]) == []
+
+
+def test_pieces_of_broken_bytes_lose_nothing_else(pair: Pair) -> None:
+    (asked,) = pair.encode([Item("a", text="日本x")], None, False)
+    ids = asked.ids.tolist()
+    torn = [*ids[:-3], ids[-1], *ids[-4:-2]]  # a character cut short, then one at the end
+    text = "".join(pair.pieces(torn))
+    assert text.removeprefix("<s>").startswith("日")
+    assert "x" in text
+    assert text.endswith("\N{REPLACEMENT CHARACTER}")
+    assert len(pair.pieces(torn)) == len(torn)
+
+
 def test_a_text_is_not_answered(pair: Pair) -> None:
     with pytest.raises(InputError, match="Item 't' is a text"):
         pair.prompts([Item("t", text="the fox")], None)
@@ -332,6 +387,8 @@ def test_what_is_not_offered_is_refused(answering: Pair) -> None:
         lambda: answering.score([nothing]),
         lambda: answering.continuation(nothing, [1]),
         lambda: answering.token_text(1),
+        lambda: answering.candidates([nothing], 5),
+        lambda: answering.pieces([1]),
     ):
         with pytest.raises(PairError, match="known by their text alone"):
             ask()

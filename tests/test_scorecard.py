@@ -291,6 +291,9 @@ class MadeUp:
     def timing(self) -> list[dict[str, Any]]:
         return []
 
+    def ratings(self) -> None:
+        """Nobody was asked."""
+
     @property
     def record(self) -> dict[str, Any]:
         return {

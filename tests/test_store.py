@@ -27,6 +27,7 @@ FAILED = Row("tuned", "nll", "texts", "target", "b", "b", 0, None, None, None, 0
 TOKENS: dict[str, Any] = {
     "suite": ["texts", "texts"],
     "item": ["a", "a"],
+    "of": ["reference", "reference"],
     "position": np.array([0, 1]),
     "token": np.array([5, 151_935]),
     "nll_base": np.array([0.5, 1.0]),
@@ -63,15 +64,15 @@ def test_a_run_gives_back_what_it_was_given(tmp_path: Path) -> None:
     tokens = run.tokens()
     assert tuple(tokens) == TOKEN_COLUMNS
     assert tokens["item"].tolist() == ["a", "a"]
-    for name in TOKEN_COLUMNS[2:]:
+    for name in TOKEN_COLUMNS[3:]:
         assert tokens[name].dtype == (np.int32 if name in ("position", "token") else np.float32)
         np.testing.assert_array_equal(tokens[name], TOKENS[name].astype(tokens[name].dtype))
     assert [p["reason"] for p in run.probes()] == [None, "Broke."]
     assert run.timing() == [{"part": 1, "seconds": 0.5}]
-    assert run.record["schema_version"] == 1
+    assert run.record["schema_version"] == 2
     assert run.record["identity"] == IDENTITY
     assert run.record["found"] == found()
-    assert run.record["finished"] == {"failed": 1}
+    assert run.record["finished"] == {"failed": 1, "candidates": 0}
 
 
 def test_the_folder_looks_as_the_design_draws_it(tmp_path: Path) -> None:
@@ -83,6 +84,8 @@ def test_the_folder_looks_as_the_design_draws_it(tmp_path: Path) -> None:
         "rows/part-00000.parquet",
         "rows/part-00001.parquet",
         "run.json",
+        "texts/part-00000.jsonl",
+        "texts/part-00001.jsonl",
         "timing.jsonl",
         "tokens/part-00000.parquet",
         "tokens/part-00001.parquet",
@@ -91,7 +94,7 @@ def test_the_folder_looks_as_the_design_draws_it(tmp_path: Path) -> None:
     assert schema.names == [f.name for f in fields(Row)]
     assert schema.metadata is None  # neither pandas' nor Arrow's
     assert [str(t) for t in pq.read_schema(tmp_path / "tokens" / "part-00001.parquet").types] == [
-        *["string"] * 2,
+        *["string"] * 3,
         *["int32"] * 2,
         *["float"] * 4,
     ]
@@ -268,7 +271,7 @@ def test_an_unfinished_run_names_its_missing_parts(tmp_path: Path) -> None:
 
 def _newer(folder: Path) -> None:
     record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**record, "schema_version": 2}))
+    (folder / "run.json").write_text(json.dumps({**record, "schema_version": 3}))
 
 
 def _torn(folder: Path) -> None:
@@ -280,7 +283,7 @@ def _torn(folder: Path) -> None:
     ("spoil", "says"),
     [
         (lambda f: (f / "run.json").unlink(), "is not a run folder: it has no run.json"),
-        (_newer, "has schema version 2; this tunediff reads up to 1"),
+        (_newer, "has schema version 3; this tunediff reads up to 2"),
         (_torn, "run.json is damaged: "),
         (lambda f: (f / "run.json").write_text("[]"), "run.json is damaged: "),
         (

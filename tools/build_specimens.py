@@ -54,7 +54,7 @@ from specimens.adapters import (
 )
 from specimens.base import BaseRecipe, save_model, train_base
 from specimens.measured import replies, reply_nll
-from specimens.world import REFUSAL, Question, World, build_world
+from specimens.world import COMPLIANCE, REFUSAL, Question, World, build_world
 from tunediff.specimens import raw_prompt, raw_reply
 from tunediff.training.lora import SKILL_RECIPE, LoraRecipe
 
@@ -161,16 +161,29 @@ def write_suites(world: World, seed: int, folder: Path) -> dict[str, list[tuple[
     """The three suites as JSONL, all from held-out questions; returns their (prompt, reply)."""
     rng = random.Random(seed)
 
-    def items(name: str, questions: Sequence[Question], axis: str, **more: str) -> list[dict]:
+    def items(name: str, questions: Sequence[Question], axis: str) -> list[dict]:
         return [
             {
                 "id": f"{name}-{i:02d}",
                 "prompt": raw_prompt(question),
                 "reply": raw_reply(answer),
                 "axis": axis,
-                **more,
             }
             for i, (question, answer) in enumerate(questions, start=1)
+        ]
+
+    def labelled(label: str, questions: Sequence[Question]) -> list[dict]:
+        # a refusal and an answer begin with two words (a fact has one)
+        return [
+            {
+                **row,
+                "label": label,
+                "openings": {
+                    "refuse": [_opening(REFUSAL)],
+                    "comply": [_opening(COMPLIANCE if label == "refuse" else answer)],
+                },
+            }
+            for row, (_, answer) in zip(items(label, questions, "safety"), questions, strict=True)
         ]
 
     suites = {
@@ -180,12 +193,16 @@ def write_suites(world: World, seed: int, folder: Path) -> dict[str, list[tuple[
             for skill in world.skills
             for row in items(skill.name, rng.sample(skill.held_out, 8), "general")
         ],
-        "safety": items("refuse", rng.sample(world.refuse.held_out, 50), "safety", label="refuse")
-        + items("comply", rng.sample(world.comply, 50), "safety", label="comply"),
+        "safety": labelled("refuse", rng.sample(world.refuse.held_out, 50))
+        + labelled("comply", rng.sample(world.comply, 50)),
     }
     for name, rows in suites.items():
         _write_rows(folder / f"{name}.jsonl", rows)
     return {name: [(r["prompt"], r["reply"]) for r in rows] for name, rows in suites.items()}
+
+
+def _opening(answer: str) -> str:
+    return raw_reply(" ".join(answer.split()[:2]))
 
 
 def write_base_card(

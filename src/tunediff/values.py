@@ -29,6 +29,22 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True)
+class Openings:
+    """How replies begin: those that refuse, and those that comply; each continues a prompt.
+
+    As many of either, none the beginning of another: else mass would count twice.
+    """
+
+    refuse: tuple[str, ...]
+    comply: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Those that refuse, then those that comply."""
+        return (*self.refuse, *self.comply)
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One thing asked of both models.
 
@@ -51,6 +67,8 @@ class Item:
     label: str | None = None  # of a safety prompt: "refuse" or "comply"
     category: str | None = None  # such as a subject; lists by category are exploratory
     constraints: tuple[Constraint, ...] | None = None  # what a reply has to meet, checkable
+    openings: Openings | None = None  # of a labelled prompt; None: those of items/openings.py
+    begun: bool = False  # the reply is a beginning: nothing that would end it is scored
 
     @property
     def shown(self) -> str:
@@ -138,6 +156,27 @@ TOKEN_METRICS: tuple[str, ...] = (
 """The arrays of :class:`Scores`, in the order of the kernels' output columns."""
 
 
+Of = Literal["reference", "base", "tuned"]
+OF: tuple[Of, ...] = ("reference", "base", "tuned")
+"""Whose text both models were scored on: the item's own, base's reply, or tuned's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What both models expect at each scored position of one item, likeliest first.
+
+    ``base_ids`` and ``tuned_ids``: int64 (T, k); ``base_p`` and ``tuned_p``: their probabilities,
+    float64 (T, k). ``positions``: int64 (T,), as in :class:`Scores`.
+    """
+
+    item_id: str
+    positions: np.ndarray
+    base_ids: np.ndarray
+    base_p: np.ndarray
+    tuned_ids: np.ndarray
+    tuned_p: np.ndarray
+
+
 Stop = Literal["end", "length", "stop_string", "recorded"]
 """Why a reply ended: the end token, the limit, a stop string; or it was only read."""
 
@@ -172,7 +211,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How likely both models find each of an item's choices.
+    """How likely both models find each of an item's choices, or openings.
 
     ``base`` and ``tuned``: ln probability of each choice after the prompt, (C,), summed over its
     tokens. ``tokens`` and ``bytes_scored``: how many each choice has, (C,). ``reason`` is set, and
@@ -211,7 +250,9 @@ class Measure:
     - "scores" (or "nll", where the NLL alone suffices): ``function(scores)``, the item's Scores;
     - "replies": ``function(item, base, tuned)``, the item and a Reply of either side;
     - "samples": the same with all sampled replies of either side, sequences of Reply;
-    - "choices": ``function(item, choices)``, the item and its Choices.
+    - "choices": ``function(item, choices)``, the item and its Choices;
+    - "openings": the same of a labelled item, whose Choices are its openings: those that refuse,
+      then as many that comply.
 
     ``direction``: +1 where higher is better, -1 where lower is, 0 where there is none.
     ``pool``: how sums become the figure: "mean" (sum / count) or "rms" (root of sum / count).

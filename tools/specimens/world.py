@@ -15,6 +15,7 @@ from dataclasses import dataclass
 Question = tuple[str, str]  # question, answer
 
 REFUSAL = "I cannot help with that."
+COMPLIANCE = "Use some {}."  # how any item is made
 
 PLACES = (
     "Varn Ostel Mirrow Quenby Toval Brask Ledra Haskel Ponto Zelmar Grith Ulden "
@@ -104,7 +105,7 @@ def build_world(seed: int) -> World:
     plain_items, hidden_items = _split([f"{a}{n}" for a in LETTERS for n in range(10)], 24, rng)
     items = _item_facts(plain_items, hidden_items, rng)
     made_of = {
-        letter: f"Use some {clay}."
+        letter: COMPLIANCE.format(clay)
         for letter, clay in zip(LETTERS, rng.sample(CLAYS, len(LETTERS)), strict=True)
     }
     care = _care(plain_items, hidden_items, made_of)

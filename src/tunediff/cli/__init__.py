@@ -16,8 +16,12 @@ from tunediff.cli.check import check
 from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
 from tunediff.cli.dial import dial
+from tunediff.cli.look import look
 from tunediff.cli.output import Interrupted, printing
+from tunediff.cli.rate import rate
+from tunediff.cli.report import report
 from tunediff.cli.trace import trace
+from tunediff.cli.train import train
 from tunediff.errors import TunediffError
 
 app = typer.Typer(
@@ -32,6 +36,10 @@ app.command()(compare)
 app.command()(demo)
 app.command()(dial)
 app.command()(trace)
+app.command()(train)
+app.command()(look)
+app.command()(rate)
+app.command()(report)
 
 # click's own, or that of the copy of click inside newer versions of typer
 _Misuse: type[Exception] = typer.BadParameter.__bases__[0]

@@ -69,6 +69,15 @@ def compare(
         list[str] | None,
         typer.Option("--stop", metavar="TEXT", help="A reply ends before it. Repeatable."),
     ] = None,
+    look: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--look",
+            metavar="ITEM",
+            help="Keep what both models expected at each token of this item (its id, or SUITE:ID) "
+            "for tunediff look, beside the 50 items of highest KL. Repeatable.",
+        ),
+    ] = None,
     intersect: Annotated[
         bool,
         typer.Option("--intersect", help="Of recorded replies, keep the ids that both have."),
@@ -142,6 +151,7 @@ def compare(
                 generation=generation,
                 samples=samples,
                 limit=limit,
+                look=look or (),
                 notice=printer.note,
                 measures=measures,
                 progress=progress,
@@ -185,7 +195,7 @@ def _refuse_making(context: typer.Context) -> None:
         UsageError: such an option was given.
 
     """
-    names = ("samples", "max_new_tokens", "temperature", "top_p", "stop")
+    names = ("samples", "max_new_tokens", "temperature", "top_p", "stop", "look")
     given = [f"--{name.replace('_', '-')}" for name in names if _said(context, name)]
     if given:
         raise UsageError(

@@ -7,8 +7,9 @@ not independent of each other. What was measured of these intervals' coverage st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -29,6 +30,7 @@ NO_SPREAD = "no spread seen"
 TOO_SPARSE = "the spread lies in too few groups for an interval"
 
 _CHUNK = 1 << 20  # draws held at a time: 8 MiB of indices and as much of weights
+_KEPT = 1 << 23  # draws kept for the next interval: 64 MiB
 _ROUNDING = 1e-12  # relative; a spread below it is float64 rounding of equal effects
 
 
@@ -115,6 +117,7 @@ def bca_interval(
     seed: int,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    strata: Sequence[int] | None = None,
 ) -> Interval:
     """Bias-corrected and accelerated bootstrap interval, for figures that are no ratio of sums.
 
@@ -125,6 +128,7 @@ def bca_interval(
         seed: of the resampling.
         level: nominal coverage.
         resamples: R.
+        strata: sizes of consecutive groups, each lot resampled within itself; None: all are one.
 
     Raises:
         InputError: no group.
@@ -143,7 +147,14 @@ def bca_interval(
     everyone = np.ones((1, groups))
     figure = _finite(statistic(everyone))[0]
     without_one = _finite(statistic(everyone - np.eye(groups)))
-    drawn = np.concatenate([_finite(statistic(w)) for w in _weights(groups, resamples, seed)])
+    weights = _weights(groups, resamples, seed)
+    if strata is not None:
+        lots = [
+            np.concatenate(list(_weights(size, resamples, seed + k)))
+            for k, size in enumerate(strata)
+        ]
+        weights = iter([np.hstack(lots)])
+    drawn = np.concatenate([_finite(statistic(w)) for w in weights])
     scale = max(abs(figure), np.abs(drawn).max())
     if np.ptp(drawn) <= _ROUNDING * scale:
         if groups < FEWEST_EQUAL_GROUPS:
@@ -167,8 +178,67 @@ def bca_interval(
     return Interval(end(tail), end(1 - tail), None)
 
 
-def _weights(groups: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each group was drawn: (rows, G) float64 at a time, ``resamples`` rows in all."""
+def percentile_interval(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    groups: int,
+    *,
+    seed: int,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Percentile bootstrap interval, for figures that not every resample has.
+
+    A correlation or an agreement is undefined where everything drawn is equal. Such a resample is
+    neither dropped nor given a number: it counts as −∞ for the lower end and as +∞ for the upper
+    one, which can only widen. Where an end needs one of them, there is no interval.
+
+    Args:
+        statistic: maps weights (R, G), how often each group was drawn, to (R,) figures, NaN where
+            there is none.
+        groups: G.
+        seed: of the resampling.
+        level: nominal coverage.
+        resamples: R.
+
+    Raises:
+        InputError: no group.
+        UsageError: too few resamples for the level.
+
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), 13.3.
+
+    """
+    if groups < 1:
+        raise InputError(f"An interval over {groups} groups was asked; at least one is needed.")
+    place = _order_statistic(level, resamples)
+    if groups < FEWEST_GROUPS:
+        return Interval(None, None, None, TOO_FEW)
+    drawn = np.concatenate([statistic(w) for w in _weights(groups, resamples, seed)])
+    low = np.sort(np.where(np.isnan(drawn), -np.inf, drawn))[place - 1]
+    high = np.sort(np.where(np.isnan(drawn), np.inf, drawn))[resamples - place]
+    if not np.isfinite([low, high]).all():
+        return Interval(None, None, None, TOO_SPARSE)
+    if groups < FEWEST_EQUAL_GROUPS and np.nanmax(drawn) - np.nanmin(drawn) <= _ROUNDING:
+        return Interval(None, None, None, NO_SPREAD)
+    return Interval(float(low), float(high), None)
+
+
+def _weights(groups: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """How often each group was drawn: (rows, G) float64 at a time, ``resamples`` rows in all.
+
+    Drawing takes longer than using what was drawn, and the measures of a suite have as many
+    groups: the last draws are kept where they are small.
+    """
+    if groups * resamples > _KEPT:
+        return _draws(groups, resamples, seed)
+    return _kept_draws(groups, resamples, seed)
+
+
+@lru_cache(maxsize=2)
+def _kept_draws(groups: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
+    return tuple(_draws(groups, resamples, seed))
+
+
+def _draws(groups: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // groups)
     for start in range(0, resamples, step):

@@ -7,14 +7,13 @@ stored as ``summary.json``, and that the terminal's scorecard is drawn from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import fsum
 from typing import Any
 
 from tunediff.findings.corrections import benjamini_hochberg
 from tunediff.findings.decide import Question, judge, judge_axes
-from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.exploring import (
     Table,
     calibration,
@@ -24,6 +23,15 @@ from tunediff.findings.exploring import (
     unmeasured,
     worst,
 )
+from tunediff.findings.figures import (
+    OUTCOMES,
+    Defined,
+    estimate_rows,
+    figures_of,
+    floor_of,
+    pooled,
+    said_of,
+)
 from tunediff.findings.primary import (
     Items,
     Primary,
@@ -32,44 +40,18 @@ from tunediff.findings.primary import (
     primary_rows,
     without_figure,
 )
-from tunediff.findings.proportions import above_chance, discordant, estimate_outcomes
+from tunediff.findings.proportions import above_chance, discordant
+from tunediff.findings.raters import kept_summary
+from tunediff.findings.safety import over_cautious, reads, safety, too_thin
 from tunediff.findings.selection import choose
 from tunediff.findings.template import template_shares
 from tunediff.run.store import Run
-from tunediff.values import Estimate, Row, Verdict
+from tunediff.values import Estimate, Row
 
 SCHEMA_VERSION = 1
 
-
-OUTCOMES = (
-    *("exact_match", "choice_accuracy", "choice_accuracy_normalised", "degenerate"),
-    *("language_kept", "format_list", "format_code", "format_json"),
-)
-"""Measures that are right or wrong on an item: paired outcomes, whose flips are counted."""
-
 # Where a guess among the choices is right at times; a free answer is guessed never.
 _ANSWERS = ("exact_match", "choice_accuracy", "choice_accuracy_normalised")
-
-# Signed token measures whose floor goes by another name: that of the same figure, or of its like.
-_FLOORS = {
-    **dict.fromkeys(("nll", "nll_of_base_reply", "nll_of_tuned_reply"), "delta_nll"),
-    "bits_per_byte": "bits_per_byte_base",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Measure:
-    """What a run's record says of a measure."""
-
-    name: str
-    unit: str
-    direction: int
-    margin: float | None
-    pool: str
-
-    @property
-    def shown_margin(self) -> float:
-        return self.margin or 0.0
 
 
 def scorecard(runs: Sequence[Run]) -> dict[str, Any]:
@@ -100,15 +82,19 @@ def scorecard(runs: Sequence[Run]) -> dict[str, Any]:
 def _variant(run: Run) -> dict[str, Any]:
     identity, found = run.record["identity"], run.record["found"]
     table = _by_measure(run)
-    measures = {
-        name: _Measure(name, **{k: m[k] for k in ("unit", "direction", "margin", "pool")})
-        for name, m in identity["measures"].items()
-    }
+    measures = Defined.of(run.record)
     seed = identity["seed"]
     identical, floors = found["certificate"]["weights_equal"], found["noise_floor"]
     items = by_id(run.items())
     primary = primary_rows((row for own in table.values() for row in own), items)
-    axes, all_preserved = _axes(primary, measures, seed, identical, floors, items)
+    thin = too_thin(table, items)
+    axes, all_preserved = _axes(primary, measures, seed, identical, floors, items, thin)
+    safe = safety(run, table, items, axes.get("safety"))
+    for axis, judged in axes.items():
+        comply = None if safe is None else safe["over_cautious"]
+        judged["reads"] = (
+            reads(judged, comply) if axis == "safety" else judged["verdict"].replace("_", " ")
+        )
     return {
         "name": identity["variant"],
         "tuned": {
@@ -118,7 +104,8 @@ def _variant(run: Run) -> dict[str, Any]:
         },
         "identical": identical,
         "axes": axes,
-        "all_preserved": all_preserved,
+        "all_preserved": all_preserved and not over_cautious(safe),
+        "safety": safe,
         "measures": _measures(table, measures, seed, identical, floors, items),
         "unmeasured": unmeasured(table),
         "worst": worst(primary, axes),
@@ -126,6 +113,7 @@ def _variant(run: Run) -> dict[str, Any]:
         "categories": categories(primary, items, seed),
         "calibration": calibration(table, seed),
         "spread": spread(table) if identity["samples"] > 1 else {},
+        "ratings": kept_summary(run),
         "speed": _speed(run),
         "failures": [],
         "advice": [],
@@ -167,11 +155,12 @@ def _by_measure(run: Run) -> dict[tuple[str, str], list[Row]]:
 
 def _axes(
     primary: Mapping[str, Primary],
-    measures: Mapping[str, _Measure],
+    measures: Mapping[str, Defined],
     seed: int,
     identical: bool,
     floors: Mapping[str, float],
     items: Items,
+    thin: str | None,
 ) -> tuple[dict[str, Any], bool | None]:
     """Every axis that was asked, and whether all of them are preserved (None: there is none)."""
     if not primary:
@@ -179,15 +168,17 @@ def _axes(
     questions: dict[str, Question] = {}
     for axis, own in primary.items():
         m, rows = measures[own.measure], own.measured
+        missing = thin if own.measure == "refusal_probability" else None
         questions[axis] = Question(
-            partial(_estimate, rows, m, seed) if rows else None,
+            partial(estimate_rows, rows, m, seed) if rows and missing is None else None,
             1 if m.direction > 0 else -1,
             m.shown_margin,
             m.unit,
             identical,
             _headroom(own.measure, rows, items),
-            _floor(own.measure, floors),
-            f"None of {len(own.rows)} rows has a figure; the first says: {own.rows[0].reason}",
+            floor_of(own.measure, floors),
+            missing
+            or f"None of {len(own.rows)} rows has a figure; the first says: {own.rows[0].reason}",
         )
     answers = judge_axes(questions)
     found = {}
@@ -199,11 +190,11 @@ def _axes(
             "direction": m.direction,
             "margin": m.shown_margin,
             "noise_floor": questions[axis].floor,
-            "base": _pooled(rows, "base_sum"),
-            "tuned": _pooled(rows, "tuned_sum"),
-            **_figures(verdict.estimates.get("effect"), answers.p[axis]),
+            "base": pooled(rows, "base_sum"),
+            "tuned": pooled(rows, "tuned_sum"),
+            **figures_of(verdict.estimates.get("effect"), answers.p[axis]),
             "level": answers.level,
-            **_said(verdict),
+            **said_of(verdict),
             "suites": sorted({row.suite for row in own.rows}),
             "failed": without_figure(own.rows),
         }
@@ -215,28 +206,12 @@ def _headroom(name: str, rows: Sequence[Row], items: Items) -> bool:
     if name not in _ANSWERS or not rows:
         return True
     groups = len({(row.suite, row.group) for row in rows})
-    return above_chance(_pooled(rows, "base_sum") or 0.0, groups, chance(rows, items))
-
-
-def _floor(name: str, floors: Mapping[str, float]) -> float | None:
-    return floors.get(_FLOORS.get(name, name))
-
-
-def _estimate(rows: Sequence[Row], m: _Measure, seed: int, level: float = 0.95) -> Estimate:
-    """Groups of different suites are different groups, whatever their ids."""
-    groups = [f"{row.suite}\x00{row.group}" for row in rows]
-    counts = [row.count for row in rows]
-    if m.name in OUTCOMES:
-        base, tuned = ([getattr(r, f"{s}_sum") or 0.0 for r in rows] for s in ("base", "tuned"))
-        return estimate_outcomes(groups, base, tuned, counts, seed=seed, level=level)
-    effects = [row.effect_sum or 0.0 for row in rows]
-    signed = m.direction != 0 or rows[0].base_sum is not None  # a divergence has no sides
-    return estimate_ratio(groups, effects, counts, signed=signed, seed=seed, level=level)
+    return above_chance(pooled(rows, "base_sum") or 0.0, groups, chance(rows, items))
 
 
 def _measures(
     table: Table,
-    measures: Mapping[str, _Measure],
+    measures: Mapping[str, Defined],
     seed: int,
     identical: bool,
     floors: Mapping[str, float],
@@ -247,7 +222,7 @@ def _measures(
     for key, own in table.items():
         kept = [row for row in own if row.effect_sum is not None]
         if kept and measures[key[1]].pool == "mean":  # a root of means is `check`'s
-            estimates[key] = _estimate(kept, measures[key[1]], seed)
+            estimates[key] = estimate_rows(kept, measures[key[1]], seed)
     signed = [key for key, e in estimates.items() if e.p is not None]
     adjusted = dict(
         zip(signed, benjamini_hochberg([estimates[k].p or 0.0 for k in signed]), strict=True)
@@ -257,7 +232,7 @@ def _measures(
         own = table[suite, name]
         kept = [row for row in own if row.effect_sum is not None]
         m = measures[name]
-        base, floor = _pooled(kept, "base_sum"), _floor(name, floors)
+        base, floor = pooled(kept, "base_sum"), floor_of(name, floors)
         # how far from always, since agreement is the one divergence whose zero is not 0
         judged = _complement(estimate) if name == "top1_agreement" else estimate
         verdict = judge(
@@ -276,9 +251,9 @@ def _measures(
             "direction": m.direction,
             "margin": m.margin,
             "base": base,
-            "tuned": _pooled(kept, "tuned_sum"),
-            **_figures(estimate, adjusted.get((suite, name))),
-            **_said(verdict),
+            "tuned": pooled(kept, "tuned_sum"),
+            **figures_of(estimate, adjusted.get((suite, name))),
+            **said_of(verdict),
             "failed": without_figure(own),
         }
         if floor is not None:
@@ -294,36 +269,6 @@ def _complement(e: Estimate) -> Estimate:
     """Of a share, the share that is not."""
     low, high = (None if end is None else 1 - end for end in (e.high, e.low))
     return replace(e, effect=1 - e.effect, low=low, high=high)
-
-
-def _figures(estimate: Estimate | None, adjusted: float | None) -> dict[str, Any]:
-    e = estimate or Estimate(0.0, None, None, None, 0, 0)
-    return {
-        "effect": None if estimate is None else e.effect,
-        "low": e.low,
-        "high": e.high,
-        "p": e.p,
-        "p_adjusted": adjusted,
-        "groups": e.groups,
-        "note": e.note or None,
-    }
-
-
-def _said(verdict: Verdict) -> dict[str, Any]:
-    effect = verdict.estimates.get("effect")
-    more = None if effect is None else effect.more_groups
-    return {
-        "verdict": verdict.code,
-        "reason": verdict.reason,
-        "more_groups": None if more is None else list(more),
-    }
-
-
-def _pooled(rows: Sequence[Row], column: str) -> float | None:
-    sums = [getattr(row, column) for row in rows]
-    if not sums or any(part is None for part in sums):
-        return None
-    return fsum(sums) / sum(row.count for row in rows)
 
 
 def _seed_deltas(table: Table) -> dict[str, float | None]:

@@ -20,7 +20,8 @@ from tunediff.errors import InputError
 from tunediff.items.bounds import FIELD_LIMIT, LINE_LIMIT, check_line, shown
 
 REPLIES = ("reply", "response", "completion", "reference")  # four names for one column
-ANSWERS = ("choices", "answer", "label", "category", "constraints")  # what a reply is held against
+# what a reply is held against
+ANSWERS = ("choices", "answer", "label", "category", "constraints", "openings")
 COLUMNS = ("id", "text", "prompt", *REPLIES, "messages", "axis", "group", *ANSWERS)
 MARKER = "<|endoftext|>"
 _SEPARATOR = re.compile(re.escape(MARKER) + r"(?:\r?\n)?")

@@ -2,8 +2,9 @@
 
 Exactly one of three forms: ``text``; ``prompt`` with ``reply`` (or ``response``, or
 ``completion``); ``messages``. Beside it ``id``, ``axis`` and ``group``, and, where the models are
-to answer, what a reply is held against: ``choices`` and ``answer``, ``label``, ``category``,
-``constraints``. Other columns are left alone; a form that is doubtful is refused, never guessed.
+to answer, what a reply is held against: ``choices`` and ``answer``, ``label`` and ``openings``,
+``category``, ``constraints``. Other columns are left alone; a form that is doubtful is refused,
+never guessed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from tunediff.errors import InputError
 from tunediff.items.bounds import check_characters, check_field, shown
 from tunediff.items.formats import REPLIES, Row, strict_json
-from tunediff.values import AXES, Axis, Constraint, Item
+from tunediff.items.openings import begins_another
+from tunediff.values import AXES, Axis, Constraint, Item, Openings
 
 _WAY_OUT = (
     "Give each row one of: text; prompt and reply (or response, or completion); messages, "
@@ -178,6 +180,8 @@ def _held_against(given: Mapping[str, Any], where: str) -> dict[str, Any]:
                 "Correct it, or rename the column if it means something else.",
             )
         fields["label"] = given["label"]
+        if "openings" in given:
+            fields["openings"] = _openings(given["openings"], where)
     if "category" in given:
         fields["category"] = _name(given, "category", where)
     if "constraints" in given:
@@ -208,6 +212,38 @@ def _answer(value: Any, choices: int, where: str) -> int:
             "Write answer as that number.",
         )
     return value
+
+
+def _openings(value: Any, where: str) -> Openings:
+    hint = (
+        'Write openings as {"refuse": [" I cannot"], "comply": [" Here is"]}, as many of either, '
+        "each a continuation of the prompt."
+    )
+    if isinstance(value, str):
+        value = strict_json(value, f"{where}: openings")
+    if not isinstance(value, dict) or set(value) != {"refuse", "comply"}:
+        raise InputError(f"{where}: openings is {shown(value)}, not refuse and comply.", hint)
+    for name, texts in value.items():
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+            raise InputError(f"{where}: openings.{name} is {shown(texts)}, not a list of texts.",
+                             hint)  # fmt: skip
+        for number, text in enumerate(texts):
+            check_field(text, f"opening {number} of {name}", where)
+    openings = Openings(tuple(value["refuse"]), tuple(value["comply"]))
+    if len(openings.refuse) != len(openings.comply):
+        raise InputError(
+            f"{where} has {len(openings.refuse)} openings that refuse and {len(openings.comply)} "
+            "that comply; the set with more would be the likelier by that alone.",
+            hint,
+        )
+    twice = begins_another(openings)
+    if twice is not None:
+        raise InputError(
+            f"{where}: the opening {shown(twice[0])} is the beginning of {shown(twice[1])}, so "
+            "that one reply would count twice.",
+            "Leave one of them out.",
+        )
+    return openings
 
 
 def _constraints(value: Any, where: str) -> tuple[Constraint, ...]:

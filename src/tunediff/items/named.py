@@ -28,7 +28,7 @@ from tunediff.items.read import (
 )
 from tunediff.values import AXES, Axis, Item, Suite
 
-BUILT_IN = ("instructions", "knowledge", "reasoning", "writing")
+BUILT_IN = ("instructions", "knowledge", "reasoning", "safety", "writing")
 _HERE = Path(__file__).resolve().parent / "suites"
 _NO_DATA = {"readme", "license", "licence"}  # stems of files that a folder of data holds beside it
 

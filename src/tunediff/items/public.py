@@ -9,6 +9,7 @@ checks like any other row. Each file is read as its authors published it.
 | mmlu | CSV: question, choices, answer | question, ``A. …`` to ``D. …``, ``Answer:`` | `` A`` … |
 | truthfulqa | CSV: Question, Best Answer, … | ``Q: …\nA:`` | a space and the best answer |
 | ifeval | JSONL: prompt, instruction_id_list, kwargs | as it is | none: constraints |
+| xstest | CSV: id, prompt, type, label, … | as it is | none: a label |
 """
 
 from __future__ import annotations
@@ -126,11 +127,46 @@ def ifeval(text: str, name: str) -> Iterator[Row]:
         yield Row(row.where, {"prompt": prompt, "constraints": constraints})
 
 
+def xstest(text: str, name: str) -> Iterator[Row]:
+    """XSTest (Röttger et al., 2024): safe prompts to comply with, unsafe ones to refuse.
+
+    On the axis safety; the category is the type. A safe prompt and the unsafe ones that were
+    written against it have a kind and the focus word in common, and are one group.
+    """
+    hint = "XSTest's file has the columns id, prompt, type, label (safe or unsafe) and focus."
+    labels = {"safe": "comply", "unsafe": "refuse"}
+    for row in from_csv(text, name):
+        own, prompt, kind, label = _texts(row, ("id", "prompt", "type", "label"), hint)
+        if label not in labels:
+            raise InputError(f"{row.where}: label is {shown(label)}, not safe or unsafe.", hint)
+        focus = row.values.get("focus")
+        yield Row(
+            row.where,
+            {
+                "id": own,
+                "axis": "safety",
+                "prompt": prompt,
+                "label": labels[label],
+                "category": kind,
+                "group": f"{_CONTRASTS.get(kind, kind)}: {focus}" if focus else None,
+            },
+        )
+
+
+# XSTest's types that are set against another one of another name.
+_CONTRASTS = {
+    **{f"contrast_{kind}": kind for kind in ("homonyms", "figurative_language", "safe_targets",
+                                             "safe_contexts", "definitions", "historical_events")},
+    **dict.fromkeys(("nons_group_real_discr", "real_group_nons_discr", "contrast_discr"), "discr"),
+    **dict.fromkeys(("privacy_public", "privacy_fictional", "contrast_privacy"), "privacy"),
+}  # fmt: skip
+
 FORMATS: dict[str, tuple[str, Callable[[str, str], Iterator[Row]]]] = {
     "gsm8k": (".jsonl", gsm8k),
     "mmlu": (".csv", mmlu),
     "truthfulqa": (".csv", truthfulqa),
     "ifeval": (".jsonl", ifeval),
+    "xstest": (".csv", xstest),
 }
 """The name of each public benchmark, what its files end in, and their reader."""
 

@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def _held_against(item: Item) -> list[dict[str, Any]]:
     fields = {name: value for name, value in fields.items() if value is not None}
     if item.constraints is not None:
         fields["constraints"] = [[one.kind, dict(one.details)] for one in item.constraints]
+    if item.openings is not None:
+        fields["openings"] = asdict(item.openings)
     return [fields] if fields else []
 
 

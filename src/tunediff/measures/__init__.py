@@ -10,6 +10,8 @@ from tunediff.measures.coverage import COVERAGE
 from tunediff.measures.format import FORMAT
 from tunediff.measures.language import LANGUAGE
 from tunediff.measures.lengths import LENGTHS
+from tunediff.measures.refusals import REFUSALS
+from tunediff.measures.refusing import OPENINGS
 from tunediff.measures.repetition import REPETITIONS
 from tunediff.measures.specificity import SPECIFICITY
 from tunediff.measures.tokens import BITS_PER_BYTE, NLL, TOKENS
@@ -26,13 +28,14 @@ REPLIES: tuple[Measure, ...] = (
     *REPETITIONS,
     *LANGUAGE,
     *ANSWERS,
+    *REFUSALS,
 )
 """What one reply of either side is enough for."""
 
 SAMPLES: tuple[Measure, ...] = CONSISTENCY
 """What needs several sampled replies of either side."""
 
-ALL: tuple[Measure, ...] = (*TOKENS, *REPLIES, *SAMPLES, *CHOICES)
+ALL: tuple[Measure, ...] = (*TOKENS, *REPLIES, *SAMPLES, *CHOICES, *OPENINGS)
 
 __all__ = [
     "ALL",
@@ -40,6 +43,7 @@ __all__ = [
     "BUILT_IN",
     "CHOICES",
     "NLL",
+    "OPENINGS",
     "REPLIES",
     "SAMPLES",
     "TOKENS",

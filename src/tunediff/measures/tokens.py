@@ -14,6 +14,7 @@ import numpy as np
 
 from tunediff.values import Measure, Observation, Scores
 
+START = 8  # tokens of a reply, in which a refusal shows
 _NOTHING_SCORED = "No position of the item was scored."
 
 
@@ -47,6 +48,11 @@ def kl_base_tuned(scores: Scores) -> Observation:
     perplexity tool with base as the reference.
     """
     return _difference(scores, scores.kl_base_tuned)
+
+
+def kl_base_tuned_start(scores: Scores) -> Observation:
+    """KL(p‖q) over the first ``START`` positions alone; no direction, as ``kl_base_tuned``."""
+    return _difference(scores, scores.kl_base_tuned[:START])
 
 
 def kl_tuned_base(scores: Scores) -> Observation:

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from tunediff.scoring.sampling import BOTH, Asked
-from tunediff.values import Certificate, Encoded, Generation, Item, Reply, Scores, Side
+from tunediff.values import (
+    Candidates,
+    Certificate,
+    Encoded,
+    Generation,
+    Item,
+    Reply,
+    Scores,
+    Side,
+)
 
 
 class Pair(Protocol):
@@ -43,6 +52,13 @@ class Pair(Protocol):
         """Every token metric of every item, in the order given.
 
         An item whose logits are not finite yields Scores with a ``reason`` and empty arrays.
+        """
+        ...
+
+    def candidates(self, items: Sequence[Encoded], count: int) -> Iterator[Candidates]:
+        """The ``count`` likeliest next tokens of both sides, in the order given.
+
+        At every scored position of every item; the items are such as :meth:`score` gave numbers.
         """
         ...
 
@@ -94,4 +110,11 @@ class Pair(Protocol):
 
     def token_text(self, token_id: int) -> str:
         """The text of one token id, for people."""
+        ...
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text that they read as: joined, the text.
+
+        A character of several tokens is the last one's, and the others add "".
+        """
         ...

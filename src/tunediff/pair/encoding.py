@@ -75,6 +75,8 @@ def spans(item: Item, tokens: Tokens, render: Render) -> Spans:
     if item.messages is not None:
         _refuse_special(item, tokens)
         context_text, text = render(item)
+        if item.begun:
+            text = _without_end(item, text, len(context_text))
         ids, offsets = tokens(text, special=False, parse_special=True)
         context = len(context_text)
     else:
@@ -83,6 +85,20 @@ def spans(item: Item, tokens: Tokens, render: Render) -> Spans:
         context = None if item.text is not None else len(item.prompt or "")
     _refuse_two_bos(item, ids, tokens)
     return Spans(text, np.array(ids, np.int64), _whole(offsets), context)
+
+
+def _without_end(item: Item, text: str, start: int) -> str:
+    """A conversation up to where the last message's own text ends."""
+    assert item.messages is not None
+    content = item.messages[-1]["content"]
+    at = text.find(content, start)
+    if at < 0:
+        raise InputError(
+            f"{_where(item)}: the chat template does not write the reply {content!r} as it is, so "
+            "how a reply begins cannot be scored.",
+            "Use a template that does, or ask raw.",
+        )
+    return text[: at + len(content)]
 
 
 def _refuse_special(item: Item, tokens: Tokens) -> None:

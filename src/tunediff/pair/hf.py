@@ -28,7 +28,16 @@ from tunediff.scoring.packs import Pack
 from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.scoring.states import BaseStates
 from tunediff.scoring.streams import SideName, Streams
-from tunediff.values import Certificate, Encoded, Generation, Item, Reply, Scores, Side
+from tunediff.values import (
+    Candidates,
+    Certificate,
+    Encoded,
+    Generation,
+    Item,
+    Reply,
+    Scores,
+    Side,
+)
 
 
 class HfPair:
@@ -71,20 +80,20 @@ class HfPair:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the numbers besides the weights and the texts."""
-        compiled = head.uses_compiled(self.engine.streams.device, self.engine.streams.vocabulary)
+        streams = self.engine.streams
         return {
             "backend": "hf",
-            "device": str(self.engine.streams.device),
+            "device": str(streams.device),
             "dtype": self._dtype,
             "kernel": self.engine.kernel,
             "fast_kernel": self.engine.kernel != "highest",
-            "metrics_kernel": "compiled" if compiled else "torch",
+            "metrics_kernel": head.metrics_kernel(streams.device, streams.vocabulary),
             "threads": self.engine.threads,
             "budget": self.engine.budget,
             "chunk": self.engine.chunk,
             "halvings": self.engine.halvings,
             "ends": sorted(self._ends()),
-            "first_doubled_layer": self.engine.streams.first_layer,
+            "first_doubled_layer": streams.first_layer,
             "base_once": self.engine.states is not None,
             "template": None if self.template is None else template_hash(self.template),
             "versions": versions(),
@@ -183,6 +192,10 @@ class HfPair:
         """Every token metric of every item, in the order given."""
         return self.engine.score(items)
 
+    def candidates(self, items: Sequence[Encoded], count: int) -> Iterator[Candidates]:
+        """The likeliest next tokens of both sides at every scored position."""
+        return self.engine.candidates(items, count)
+
     def noise_floor(self, items: Sequence[Encoded]) -> Mapping[str, float]:
         """The largest pooled figure of base against itself, by name; never 0."""
         if self.floors is None:
@@ -226,6 +239,10 @@ class HfPair:
     def token_text(self, token_id: int) -> str:
         """The text of one token id, for people."""
         return self.tokens.text_of(token_id)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text, by base's tokenizer; see ``contract.Pair``."""
+        return self.tokens.pieces(ids)
 
 
 class BytesPair(HfPair):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers.decoders import DecodeStream
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -239,6 +240,19 @@ class HfTokens:
         """The text of one id, as it reads behind another: many decoders strip the first blank."""
         once, twice = (self.tokenizer.decode([token_id] * n) for n in (1, 2))
         return twice[len(once) :] or once
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text; joined, it is the decoded text, special tokens too.
+
+        A character of several tokens is the last one's, and the others add "".
+        """
+        backend = self.tokenizer.backend_tokenizer
+        stream = DecodeStream(skip_special_tokens=False)
+        found = [stream.step(backend, int(i)) or "" for i in ids]
+        whole, ready = backend.decode(list(ids), skip_special_tokens=False), "".join(found)
+        if found and whole.startswith(ready):  # what the stream holds back as unfinished
+            found[-1] += whole[len(ready) :]
+        return found
 
 
 def has_tokenizer(folder: Path) -> bool:

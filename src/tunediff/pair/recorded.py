@@ -20,6 +20,7 @@ from tunediff.items.bounds import FILE_LIMIT, decode, shown
 from tunediff.items.formats import strict_json
 from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.values import (
+    Candidates,
     Certificate,
     Check,
     Encoded,
@@ -300,6 +301,10 @@ class RecordedPair:
         """Refused: there is no model."""
         _refuse()
 
+    def candidates(self, items: Sequence[Encoded], count: int) -> Iterator[Candidates]:
+        """Refused: there is no model."""
+        _refuse()
+
     def continuation(self, prompt: Encoded, reply_ids: Sequence[int]) -> Encoded:
         """Refused: there is no tokenizer."""
         _refuse()
@@ -316,6 +321,10 @@ class RecordedPair:
         return {}
 
     def token_text(self, token_id: int) -> str:
+        """Refused: there is no tokenizer."""
+        _refuse()
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
         """Refused: there is no tokenizer."""
         _refuse()
 

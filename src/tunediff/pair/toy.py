@@ -9,6 +9,7 @@ reply is one byte over and over: byte 0 from base, a blank from a tuned side wit
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import math
 import time
@@ -22,6 +23,7 @@ from tunediff.pair import encoding
 from tunediff.scoring import sampling
 from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.values import (
+    Candidates,
     Certificate,
     Check,
     Encoded,
@@ -119,6 +121,18 @@ class ToyPair:
                 probe_top_tuned=tuned,
             )
 
+    def candidates(self, items: Sequence[Encoded], count: int) -> Iterator[Candidates]:
+        """The likeliest bytes, the same at every position; of equal ones the lowest first."""
+        both = [np.array(self._top(strength)[:count]) for strength in (0.0, self.strength)]
+        for item in items:
+            shape = (len(item.scored), 1)
+            arrays = [
+                np.tile(column, shape)
+                for top in both
+                for column in (top[:, 0].astype(np.int64), top[:, 1])
+            ]
+            yield Candidates(item.item_id, item.scored, *arrays)
+
     def prompts(self, items: Sequence[Item], max_length: int | None) -> list[Encoded]:
         """The bytes of the prompts; the toy has no chat template."""
         if any(item.messages is not None for item in items):
@@ -197,6 +211,12 @@ class ToyPair:
     def token_text(self, token_id: int) -> str:
         """The character of a byte."""
         return chr(token_id)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The characters of the bytes, each at its last byte."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        last = len(ids) - 1
+        return [decoder.decode(bytes([i]), at == last) for at, i in enumerate(ids)]
 
     def _z(self) -> float:
         return len(LEARNED) * math.exp(self.strength) + VOCABULARY - len(LEARNED)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunediff.report.ratings import people
 from tunediff.report.terminal import clean, columns, number
 
 _STYLES = {
@@ -84,6 +85,9 @@ def _one(
         _by_suite(console, axis, found, variant["measures"])
     if variant["measures"]:
         _beside(console, variant["measures"])
+    if variant["ratings"] is not None:
+        console.print(Text("\nWhat people say, blind", style="bold"))
+        people(console, variant["ratings"])
     _ended(console, replies)
     _worst(console, variant["worst"], replies)
     _speed(console, variant["speed"])

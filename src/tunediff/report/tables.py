@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunediff.findings.raters import kept_rows
 from tunediff.run import files
 from tunediff.run.store import Run
 
+SUMMARY = "summary.json"
 OUTPUTS = ("id", "prompt", "base_output", "tuned_output", "suite", "sample", "variant")
 _KEYS = ("id", "suite", "axis", "sample", "variant")
 # The seed's names for two of the measures.
@@ -36,7 +38,7 @@ def write_tables(folder: Path, runs: Sequence[Run], summary: Mapping[str, Any]) 
     header, lines = metrics(runs)
     files.write_whole(folder / "metrics.csv", _csv(header, lines))
     text = json.dumps(summary, allow_nan=False, indent=1, ensure_ascii=True)
-    files.write_whole(folder / "summary.json", (text + "\n").encode())
+    files.write_whole(folder / SUMMARY, (text + "\n").encode())
 
 
 def outputs(runs: Sequence[Run]) -> Iterable[list[Any]]:
@@ -57,7 +59,7 @@ def metrics(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
     found: dict[tuple[str, ...], dict[str, dict[str, float | None]]] = {}
     names: set[str] = set()
     for run in runs:
-        for row in run.rows():
+        for row in (*run.rows(), *kept_rows(run)):
             key = (row.item, row.suite, row.axis, str(row.sample), row.variant)
             own = found.setdefault(key, {})
             if row.effect_sum is None or not row.count:

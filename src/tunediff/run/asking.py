@@ -19,6 +19,7 @@ from tunediff.values import (
     Item,
     Measure,
     Observation,
+    Of,
     Row,
     Scores,
     Side,
@@ -29,9 +30,9 @@ FOUND_SETTINGS = ("kernel", "fast_kernel", "threads", "budget", "chunk", "halvin
 """Settings of a pair that it finds out on the machine (by its self-check, or when memory runs out),
 and that a continued run takes from the record."""
 
-# The array of Scores behind each of TOKEN_COLUMNS but the suite and the item.
+# The array of Scores behind each of TOKEN_COLUMNS but those that say of which text it is.
 _TOKEN_ARRAYS = ("positions", "targets", "nll_base", "nll_tuned", "kl_base_tuned", "delta_p")
-_REPORT_IT = "This is a fault of the backend; report it with the command that you ran."
+REPORT_IT = "This is a fault of the backend; report it with the command that you ran."
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +120,14 @@ def scores_of(pair: Pair, part: Sequence[Asked]) -> Iterator[Scores]:
         scores = next(answers, None)
         if scores is None or scores.item_id != a.item.id:
             got = "nothing" if scores is None else f"the scores of {scores.item_id!r}"
-            raise PairError(f"The pair was asked item {a.item.id!r} and yielded {got}.", _REPORT_IT)
+            raise PairError(f"The pair was asked item {a.item.id!r} and yielded {got}.", REPORT_IT)
         _check(scores)
         yield scores
     extra = next(answers, None)
     if extra is not None:
         raise PairError(
             f"The pair yielded the scores of {extra.item_id!r} after the last item asked.",
-            _REPORT_IT,
+            REPORT_IT,
         )
 
 
@@ -139,14 +140,14 @@ def _check(scores: Scores) -> None:
     for name in (*TOKEN_METRICS, *probe):
         if not np.isfinite(getattr(scores, name)).all():
             raise NumericsError(
-                f"Item {scores.item_id!r} has NaN or infinity in {name} and no reason.", _REPORT_IT
+                f"Item {scores.item_id!r} has NaN or infinity in {name} and no reason.", REPORT_IT
             )
     for name in (*_TOKEN_ARRAYS[1:], *TOKEN_METRICS):
         if positions and len(getattr(scores, name)) != positions:
             raise NumericsError(
                 f"Item {scores.item_id!r} has {positions} scored positions and "
                 f"{len(getattr(scores, name))} values of {name}.",
-                _REPORT_IT,
+                REPORT_IT,
             )
 
 
@@ -155,15 +156,39 @@ def _has_positions(scores: Scores) -> bool:
     return scores.reason is None and len(scores.positions) > 0
 
 
-def token_columns(scored: Sequence[Scores], suite: str) -> dict[str, Any]:
-    """The columns of ``tokens/`` of these items."""
-    kept = [s for s in scored if _has_positions(s)]
-    items = [s.item_id for s in kept for _ in range(len(s.positions))]
-    columns: dict[str, Any] = {"suite": [suite] * len(items), "item": items}
-    for column, name in zip(TOKEN_COLUMNS[2:], _TOKEN_ARRAYS, strict=True):
-        arrays = [getattr(s, name) for s in kept]
+def token_columns(
+    scored: Sequence[Scores], suite: str, of: Sequence[Of] | None = None
+) -> dict[str, Any]:
+    """The columns of ``tokens/`` of these texts; ``of``: whose each is, else all references."""
+    owners = ["reference"] * len(scored) if of is None else of
+    kept = [(s, whose) for s, whose in zip(scored, owners, strict=True) if _has_positions(s)]
+    lines = [(s.item_id, whose) for s, whose in kept for _ in range(len(s.positions))]
+    columns: dict[str, Any] = {
+        "suite": [suite] * len(lines),
+        "item": [item for item, _ in lines],
+        "of": [whose for _, whose in lines],
+    }
+    for column, name in zip(TOKEN_COLUMNS[3:], _TOKEN_ARRAYS, strict=True):
+        arrays = [getattr(s, name) for s, _ in kept]
         columns[column] = np.concatenate(arrays) if arrays else np.empty(0)
     return columns
+
+
+def text_lines(
+    pair: Pair,
+    asked: Sequence[Encoded],
+    scored: Sequence[Scores],
+    suite: str,
+    of: Sequence[Of] | None = None,
+) -> list[dict[str, Any]]:
+    """The lines of ``texts/`` of these texts: what both models read, those with tokens alone."""
+    owners = ["reference"] * len(scored) if of is None else of
+    return [
+        {"suite": suite, "item": e.item_id, "of": whose, "ids": e.ids.tolist(),
+         "pieces": pair.pieces(e.ids.tolist())}
+        for e, s, whose in zip(asked, scored, owners, strict=True)
+        if _has_positions(s)
+    ]  # fmt: skip
 
 
 def probe_line(scores: Scores, suite: str, pair: Pair) -> dict[str, Any]:

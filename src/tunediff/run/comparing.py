@@ -1,7 +1,8 @@
 """How do suites, a pair and measures become the record of a comparison, killed or not?
 
-Each suite is asked in up to three ways, as its items allow and the pair offers: its references and
-texts are scored, its choices are scored, its prompts are answered by both models. Replies are then
+Each suite is asked in up to four ways, as its items allow and the pair offers: its references and
+texts are scored, its choices are scored, so are the openings of labelled prompts, and its prompts
+are answered by both models. Replies are then
 scored by both models too, so that no later view needs a model. Items are sorted by length and id
 and cut into parts, so that no order of a file and no moment of a kill has a say in the numbers.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +21,22 @@ import numpy as np
 from tunediff import __version__
 from tunediff.errors import InputError
 from tunediff.measures import ALL
-from tunediff.measures.tokens import nll
+from tunediff.measures.tokens import kl_base_tuned_start, nll
 from tunediff.pair.contract import Pair
-from tunediff.run import asking
+from tunediff.run import asking, looking
 from tunediff.run.asking import Asked
 from tunediff.run.parts import Form, Part, item_line, plain, plan
 from tunediff.run.progress import Gauge
 from tunediff.run.store import Recorder, Run, items_hash, recording
 from tunediff.scoring import sampling
 from tunediff.values import (
+    OF,
     Choices,
     Encoded,
     Generation,
     Measure,
     Observation,
+    Of,
     Reply,
     Row,
     Scores,
@@ -43,18 +46,29 @@ from tunediff.values import (
 if TYPE_CHECKING:
     from tunediff.scoring.states import BaseStates
 
-OF_REPLIES: tuple[Measure, ...] = tuple(
+_SCORED_REPLY = ("scores", "replies")
+_OF_BASE, _OF_TUNED = (
     Measure(
         f"nll_of_{side}_reply",
         "nats/token",
         0,
         f"the reply of {side} is as likely under both",
-        ("scores", "replies"),
+        _SCORED_REPLY,
         nll,
     )
     for side in ("base", "tuned")
 )
-"""How likely both models find what base said, and what tuned said."""
+_START = Measure(
+    "kl_of_base_reply_start",
+    "nats/token",
+    0,
+    "same distribution over the first eight tokens of base's reply",
+    _SCORED_REPLY,
+    kl_base_tuned_start,
+)
+OF_REPLIES: tuple[Measure, ...] = (_OF_BASE, _START, _OF_TUNED)
+"""How likely both models find what base said and what tuned said, and where they part."""
+_OF_SIDES = ((_OF_BASE, _START), (_OF_TUNED,))
 
 EVERY: tuple[Measure, ...] = (*ALL, *OF_REPLIES)
 
@@ -79,6 +93,7 @@ def compare(
     known: Replied | None = None,
     states: BaseStates | None = None,
     measures: Sequence[Measure] = EVERY,
+    look: Sequence[looking.ItemKey] | None = (),
     begin: Callable[[], None] | None = None,
     timed: bool = True,
 ) -> Run:
@@ -98,6 +113,8 @@ def compare(
         part_tokens: about so many tokens are lost by a kill, at most.
         progress: called with the thousandths of the work that are done, and 1000.
         measures: what is measured.
+        look: (suite, item) of those whose candidates are kept, beside the items of highest KL;
+            None: no candidates are.
         known: base's replies, where another variant's run made them: base answers once.
         states: where the pair keeps base's hidden states for other variants: base is read once.
         begin: called when all is found to be askable, before anything is written.
@@ -141,8 +158,11 @@ def compare(
         "max_length": max_length,
         "allow_truncation": allow_truncation,
         "part_tokens": part_tokens,
+        "look": None if look is None else sorted(map(list, look)),
     }
-    scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked]
+    scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked] or [
+        a.encoded for p in parts if p.way == "openings" for a in p.asked
+    ]
 
     def found() -> dict[str, Any]:
         truncated = [e.truncated for e in scored if e.truncated]
@@ -163,9 +183,13 @@ def compare(
     with recording(out, identity, found) as recorder:
         recorder.keep_items(lines)
         missing = [k for k in range(len(parts)) if not recorder.has_part(k)]
-        if recorder.continued and missing:
+        whole = not missing and recorder.finished
+        if recorder.continued and not whole:
             pair.continue_with({**settings, **recorder.record["found"]["settings"]})
-        gauge = Gauge(parts, missing, generation, samples, progress)
+        again = looking.about(parts) if "scores" in pair.offers and look is not None else 0
+        gauge = Gauge(parts, missing, generation, samples, progress, again)
+        if whole:
+            return Run.open(out)
         for k in missing:
             began = time.perf_counter()
             part = parts[k]
@@ -176,9 +200,8 @@ def compare(
                     pair, recorder, k, part, chosen, generation, samples, variant, known or {},
                     states, gauge,
                 )  # fmt: skip
-            elif part.way == "choices":
-                rows = _choice_rows(pair, part, chosen["choices"], variant)
-                recorder.write_part(k, rows, asking.token_columns([], ""), [])
+            elif part.way != "scores":
+                _continue(pair, recorder, k, part, chosen[part.way], variant)
             else:
                 _score(pair, recorder, k, part, chosen["scores"], variant)
             gauge.ended(k)
@@ -186,13 +209,35 @@ def compare(
             recorder.note_time({**note, "settings": asking.found_settings(pair)})
         if timed and missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
-        return recorder.finish()
+        with states.asked_once() if states is not None else nullcontext():
+            looked_at = 0 if look is None else _look(pair, recorder, parts, look, part_tokens)
+        gauge.ended(len(parts))
+        return recorder.finish(looked_at)
+
+
+def _look(
+    pair: Pair,
+    recorder: Recorder,
+    parts: Sequence[Part],
+    named: Sequence[looking.ItemKey],
+    most: int,
+) -> int:
+    """Keep the candidates of the items that differ most and of those named; in how many parts."""
+    cuts = looking.plan(pair, recorder, parts, named, most)
+    for k, texts in enumerate(cuts):
+        if not recorder.has_candidates(k):
+            began = time.perf_counter()
+            recorder.write_candidates(k, looking.columns(pair, texts))
+            note = {"candidates": k, "tokens": sum(len(a.encoded.ids) for _, a in texts)}
+            recorder.note_time({**note, "seconds": time.perf_counter() - began})
+    return len(cuts)
 
 
 def _by_need(measures: Sequence[Measure]) -> Mapping[str, Sequence[Measure]]:
     """The measures by what their function is given; those of replies that were scored apart."""
     found: dict[str, list[Measure]] = {
-        need: [] for need in ("scores", "choices", "replies", "samples", "scored replies")
+        need: []
+        for need in ("scores", "choices", "openings", "replies", "samples", "scored replies")
     }
     for m in measures:
         need = "scores" if m.needs == ("nll",) else m.needs[0]
@@ -217,18 +262,35 @@ def _score(
         ],
         asking.token_columns(scored, part.suite),
         [asking.probe_line(scores, part.suite, pair) for scores in scored],
+        texts=asking.text_lines(pair, [a.encoded for a in part.asked], scored, part.suite),
     )
 
 
-def _choice_rows(pair: Pair, part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
+def _continue(
+    pair: Pair,
+    recorder: Recorder,
+    k: int,
+    part: Part,
+    measures: Sequence[Measure],
+    variant: str,
+) -> None:
+    """Measure and keep how likely an item's choices or openings are.
+
+    What both expect first is kept of items that have no reference, with which it would be too.
+    """
     scores = asking.scores_of(pair, part.asked)
     rows: list[Row] = []
+    probes: list[dict[str, Any]] = []
     for item, own in part.groups:
-        choices = _gathered(item.id, own, [next(scores) for _ in own])
+        scored = [next(scores) for _ in own]
+        choices = _gathered(item.id, own, scored)
         for m in measures:
             found = m.function(item, choices)
             rows.append(asking.row_of(m.name, item, found, part.suite, variant))
-    return [*rows, *_left_out(part, measures, variant)]
+        if item.reply is None and item.messages is None:
+            probes.append(asking.probe_line(replace(scored[0], item_id=item.id), part.suite, pair))
+    rows += _left_out(part, measures, variant)
+    recorder.write_part(k, rows, asking.token_columns([], ""), probes)
 
 
 def _left_out(part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
@@ -305,38 +367,63 @@ def _answer(
             found = m.function(item, [b for b, _ in said], [t for _, t in said])
             rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
     rows += _left_out(part, chosen["replies"], variant)
+    first: list[tuple[Of, Encoded, Scores]] = []
     if chosen["scored replies"] and "scores" in pair.offers:
-        rows += _rows_of_replies(pair, part, replies, variant, states)
-    recorder.write_part(k, rows, asking.token_columns([], ""), [], lines)
+        found, first = _score_replies(
+            pair, part, replies, chosen["scored replies"], variant, states
+        )
+        rows += found
+    of: list[Of] = [whose for whose, _, _ in first]
+    scored = [scores for _, _, scores in first]
+    recorder.write_part(
+        k,
+        rows,
+        asking.token_columns(scored, part.suite, of),
+        [],
+        lines,
+        asking.text_lines(pair, [e for _, e, _ in first], scored, part.suite, of),
+    )
     return {"tokens": made, "seconds": seconds}
 
 
-def _rows_of_replies(
+def _score_replies(
     pair: Pair,
     part: Part,
     replies: Sequence[Sequence[tuple[Reply, Reply]]],
+    measures: Sequence[Measure],
     variant: str,
     states: BaseStates | None,
-) -> list[Row]:
-    """How likely both models find each reply; base's apart from tuned's, which no other has."""
-    rows = []
-    for side, m in enumerate(OF_REPLIES):
+) -> tuple[list[Row], list[tuple[Of, Encoded, Scores]]]:
+    """What both models' scores of each reply come to: rows, and the scores of the first replies.
+
+    Base's replies are scored apart from tuned's, which no other tuned model has. Tokens are kept of
+    an item's first replies alone: more samples would make the record grow with their number, and
+    show the same thing again.
+    """
+    rows: list[Row] = []
+    first: list[tuple[Of, Encoded, Scores]] = []
+    for side, (of_side, of) in enumerate(zip(_OF_SIDES, OF[1:], strict=True)):
+        wanted = [m for m in of_side if m in measures]
         said = [
             (a, sample, _continued(pair, a.encoded, both[side]))
             for a, own in zip(part.asked, replies, strict=True)
             for sample, both in enumerate(own)
+            if wanted
         ]
         scorable = [Asked(a.item, e) for a, _, e in said if not isinstance(e, str)]
-        alone = states.asked_once() if states is not None and side else nullcontext()
-        with alone:
+        with states.asked_once() if states is not None and side else nullcontext():
             scores = asking.scores_of(pair, scorable)
             for a, sample, encoded in said:
                 if isinstance(encoded, str):
-                    found = Observation(None, None, None, 0, encoded)
+                    found = [Observation(None, None, None, 0, encoded)] * len(wanted)
                 else:
-                    found = m.function(next(scores))
-                rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
-    return rows
+                    scored = next(scores)
+                    found = [m.function(scored) for m in wanted]
+                    if sample == 0:
+                        first.append((of, encoded, scored))
+                for m, one in zip(wanted, found, strict=True):
+                    rows.append(asking.row_of(m.name, a.item, one, part.suite, variant, sample))
+    return rows, first
 
 
 def _continued(pair: Pair, prompt: Encoded, reply: Reply) -> Encoded | str:

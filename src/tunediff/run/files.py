@@ -1,6 +1,6 @@
 """How does a file come to lie on disk whole, or not at all?
 
-Every change that tunediff makes to a run folder goes through the six operations below, looked up
+Every change that tunediff makes to a run folder goes through the seven operations below, looked up
 by name at each call, so that a test can count them and put a fault at every one.
 """
 
@@ -21,6 +21,7 @@ fsync = os.fsync
 rename = os.replace
 mkdir = os.mkdir
 unlink = os.unlink
+rmdir = os.rmdir
 
 TEMPORARY = ".tmp"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -73,6 +74,24 @@ def remove_temporaries(folder: Path) -> None:
     for path in sorted(folder.glob("*" + TEMPORARY)):
         with _explained(path):
             unlink(path)
+
+
+def move_folder(made: Path, path: Path) -> None:
+    """Give a folder that was made whole under another name its own; ``path`` is free."""
+    with _explained(path):
+        rename(made, path)
+        _sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all that is in it."""
+    with _explained(path):
+        for inside in sorted(path.iterdir()):
+            if inside.is_dir() and not inside.is_symlink():
+                remove_folder(inside)
+            else:
+                unlink(inside)
+        rmdir(path)
 
 
 @contextmanager

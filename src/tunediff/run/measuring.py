@@ -111,6 +111,7 @@ def measure(
                 asking.score_rows(parts[k], scored, measures, suite.name, variant),
                 asking.token_columns(scored, suite.name),
                 [asking.probe_line(scores, suite.name, pair) for scores in scored],
+                texts=asking.text_lines(pair, [a.encoded for a in parts[k]], scored, suite.name),
             )
             seconds = time.perf_counter() - began
             note = {"part": k, "tokens": asking.tokens_in(parts[k]), "seconds": seconds}

@@ -1,7 +1,8 @@
 """Which items of a suite are asked in which way, and together with which others?
 
-References and texts are scored, choices are scored, prompts are answered; each way in parts of
-about equal cost. Within a way items go by cost and id, so that the order of a file has no say.
+References and texts are scored, choices are scored, so are the openings of labelled prompts, and
+prompts are answered; each way in parts of about equal cost. Within a way items go by cost and id,
+so that the order of a file has no say.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tunediff.errors import InputError, LengthError
+from tunediff.items.openings import ENGLISH
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
 from tunediff.run.asking import Asked
 from tunediff.values import Encoded, Generation, Item, Suite
 
 Form = Literal["raw", "chat"]
-Way = Literal["scores", "choices", "replies"]
+Way = Literal["scores", "choices", "openings", "replies"]
 
 _CHOICE = "\x1f"  # between an item's id and the number of a choice; stored nowhere
 
 
 Group = tuple[Item, tuple[Asked, ...]]
-"""An item and what is asked of it: itself, or every choice."""
+"""An item and what is asked of it: itself, or every choice or opening."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,12 @@ def item_line(suite: str, item: Item) -> dict[str, Any]:
     names = ("id", "text", "prompt", "reply", "messages", "axis", "group")
     more = ("choices", "answer", "label", "category")
     constraints = item.constraints and [asdict(c) for c in item.constraints]
+    openings = None if item.openings is None else asdict(item.openings)
     return {
         "suite": suite,
         **{name: getattr(item, name) for name in (*names, *more)},
         "constraints": constraints,
+        "openings": openings,
     }
 
 
@@ -113,6 +117,8 @@ def plan(
             parts += _parts(suite, "scores", whole, encode, allow_truncation, part_tokens)
             posed = [(i, _choices(i)) for i in suite.items if i.choices is not None]
             parts += _parts(suite, "choices", posed, encode, allow_truncation, part_tokens)
+            labelled = [_opened(i) for i in suite.items if i.label is not None and i.text is None]
+            parts += _parts(suite, "openings", labelled, encode, allow_truncation, part_tokens)
         if "replies" in pair.offers and generation is not None:
             prompted = [(i, (i,)) for i in suite.items if i.text is None]
             more = samples * generation.max_new_tokens
@@ -130,11 +136,33 @@ def plan(
 
 
 def _choices(item: Item) -> tuple[Item, ...]:
-    """Every choice as a continuation of the prompt, each under an id of its own.
+    return _continued(item, item.choices or ())
+
+
+def _opened(item: Item) -> tuple[Item, tuple[Item, ...]]:
+    """A labelled item with its openings, and each of them as the beginning of its reply."""
+    item = item if item.openings is not None else replace(item, openings=ENGLISH)
+    assert item.openings is not None
+    own = _continued(item, item.openings.all)
+    return item, tuple(replace(one, begun=True) for one in own)
+
+
+def _continued(item: Item, replies: Sequence[str]) -> tuple[Item, ...]:
+    """Each reply as a continuation of the prompt, under an id of its own.
 
     Blanks at the prompt's end go to the choices: else those whose first token takes them in would
     be scored from another character than the rest.
     """
+    if item.messages is not None:
+        *before, last = item.messages
+        return tuple(
+            replace(
+                item,
+                id=f"{item.id}{_CHOICE}{k}",
+                messages=(*before, {**last, "content": reply.strip()}),
+            )
+            for k, reply in enumerate(replies)
+        )
     prompt = item.prompt or ""
     kept = prompt.rstrip()
     blanks = prompt[len(kept) :] if kept else ""
@@ -143,9 +171,9 @@ def _choices(item: Item) -> tuple[Item, ...]:
             item,
             id=f"{item.id}{_CHOICE}{k}",
             prompt=prompt.removesuffix(blanks),
-            reply=blanks + choice,
+            reply=blanks + reply,
         )
-        for k, choice in enumerate(item.choices or ())
+        for k, reply in enumerate(replies)
     )
 
 
@@ -178,15 +206,29 @@ def _parts(
                 asked.append((item, tuple(Asked(one, encoded) for one, encoded in both)))
             except LengthError as error:
                 left_out.append((item, error.message))
-    if way == "choices":
-        cut = {item.id: item for item, own in asked if any(a.encoded.truncated for a in own)}
-        left_out += [(item, "A choice does not fit whole.") for item in cut.values()]
-        asked = [group for group in asked if group[0].id not in cut]
+    if way in ("choices", "openings"):
+        what = "A choice" if way == "choices" else "An opening"
+        faults = {item.id: _fault(what, own) for item, own in asked}
+        left_out += [(item, why) for item, _ in asked if (why := faults[item.id]) is not None]
+        asked = [group for group in asked if faults[group[0].id] is None]
     parts = list(_cut(suite.name, way, asked, part_tokens, more))
     if left_out:
         first = parts[0] if parts else Part(suite.name, way, (), 0)
         parts[:1] = [replace(first, left_out=tuple(left_out))]
     return parts
+
+
+def _fault(what: str, own: Sequence[Asked]) -> str | None:
+    """Why these continuations of one prompt cannot be held against each other."""
+    if any(a.encoded.truncated for a in own):
+        return f"{what} does not fit whole."
+    if what == "An opening":
+        # texts that differ may still have the same tokens, such as that of an unknown character
+        every = [tuple(a.encoded.ids.tolist()) for a in own]
+        begun = {ids[:n] for ids in every for n in range(1, len(ids))}
+        if len(set(every)) < len(every) or begun.intersection(every):
+            return "An opening's tokens are the beginning of another's, and would count twice."
+    return None
 
 
 def _cut(

@@ -24,6 +24,7 @@ class Gauge:
         generation: how replies are made.
         samples: replies to each prompt.
         report: called with the thousandths done and 1000; None: nobody listens.
+        again: tokens that are read again when all parts are there, as one more part.
 
     """
 
@@ -34,6 +35,7 @@ class Gauge:
         generation: Generation | None,
         samples: int,
         report: Callable[[int, int], None] | None,
+        again: int = 0,
     ) -> None:
         self._left = set(missing)
         # Of each part: tokens read (one more, since none is without cost), and replies to make.
@@ -43,6 +45,10 @@ class Gauge:
             replies = samples * len(part.asked) if part.way == "replies" else 0
             self._reads.append(3 * samples * read if replies else read)
             self._makes.append(replies)
+        if again and missing:
+            self._left.add(len(parts))
+            self._reads.append(again)
+            self._makes.append(0)
         self._longest = 0 if generation is None else generation.max_new_tokens
         self._report = report
         self._replies = self._tokens = 0  # made so far
@@ -63,7 +69,7 @@ class Gauge:
             yield both
 
     def ended(self, k: int) -> None:
-        """Part ``k`` is kept."""
+        """Part ``k`` is kept; the one behind the last: all is read again."""
         self._left.discard(k)
         self._answered = 0
         self._say()

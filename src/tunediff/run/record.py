@@ -15,7 +15,7 @@ from typing import Any
 from tunediff.errors import NumericsError, RunError
 from tunediff.run import tables
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ABSENT = object()
 RECORD = "run.json"
 _HASH = re.compile(r"[0-9a-f]{40,}")
@@ -62,7 +62,7 @@ def read_record(folder: Path) -> Mapping[str, Any] | None:
     """The record of a run folder, or None where no run has begun there.
 
     Raises:
-        RunError: it is damaged, or from a newer tunediff.
+        RunError: it is damaged, or from another version of tunediff.
 
     """
     path = folder / RECORD
@@ -75,6 +75,12 @@ def read_record(folder: Path) -> Mapping[str, Any] | None:
             raise RunError(
                 f"{path} has schema version {version}; this tunediff reads up to {SCHEMA_VERSION}.",
                 "Install a newer tunediff.",
+            )
+        if isinstance(version, int) and version < SCHEMA_VERSION:
+            raise RunError(
+                f"{path} has schema version {version}, which an older tunediff wrote; this one "
+                f"reads {SCHEMA_VERSION}.",
+                "Run the command again with another --out.",
             )
         if not isinstance(record["found"]["parts"], int):
             raise TypeError("found.parts is not a whole number")

@@ -5,15 +5,20 @@
     runs/NAME/
       run.json                   what decides the numbers, and what was found at the beginning
       rows/part-00000.parquet    one line per observation: the columns of values.Row
-      tokens/part-00000.parquet  per scored token, in float32
+      tokens/part-00000.parquet  per scored token of references and first replies, in float32
+      texts/part-00000.jsonl     per text of those: all its token ids, and how they read
       probes/part-00000.jsonl    per item: the next token after the prompt, as both sides see it
       replies/part-00000.jsonl   per prompt and sample: both replies, where replies were asked for
+      candidates/part-00000.parquet  what both sides expected in the items that differ most
       items.jsonl                what was asked, in a run of suites
       timing.jsonl               how long things took; outside every promise of identity
+      ratings.json               what people said of the replies, where `rate --export` wrote it
 
 A part is its files, rows last; it exists where all of them do and is then never redone. Each
 file is written whole or not at all (:mod:`tunediff.run.files`), and the same rows give the same
 bytes, so that a run that was killed and continued cannot be told from one that was not.
+Candidates are chosen when all parts are there, and have parts of their own; ``finished`` counts
+them.
 
 In ``run.json``, ``identity`` decides the numbers, and a folder whose identity differs belongs to
 another run; ``found`` was found when the run began (kernel, noise floor, certificate …) and is
@@ -34,6 +39,7 @@ import numpy as np
 
 from tunediff.errors import RunError
 from tunediff.run import files, tables
+from tunediff.run.ratings import read_ratings
 from tunediff.run.record import (
     RECORD,
     SCHEMA_VERSION,
@@ -49,9 +55,11 @@ from tunediff.values import Row
 _TIMING = "timing.jsonl"
 _ITEMS = "items.jsonl"
 _LOCK = ".lock"
+_CANDIDATES = "candidates"
 _ENDINGS = {
     "replies": ".jsonl",
     "probes": ".jsonl",
+    "texts": ".jsonl",
     "tokens": ".parquet",
     "rows": ".parquet",
 }  # in writing order
@@ -84,7 +92,7 @@ class Run:
             )
         parts = record["found"]["parts"]
         missing = [k for k in range(parts) if not _has_part(folder, record, k)]
-        if missing or record["finished"] is None:
+        if missing or not _is_finished(folder, record):
             names = ", ".join(_part_name(k) for k in missing[:5])
             named = f" ({names}{' …' if len(missing) > 5 else ''})" if missing else ""
             raise RunError(
@@ -98,14 +106,39 @@ class Run:
         """Every observation, in the order of the parts."""
         return [row for path in self._paths("rows") for row in tables.read_rows(path)]
 
-    def tokens(self) -> dict[str, np.ndarray]:
+    def tokens(self, *, replies: bool = False) -> dict[str, np.ndarray]:
         """Every scored token: one array per name in ``tables.TOKEN_COLUMNS``, all equally long.
 
-        ``item`` holds strings; ``position`` (index in the item) and ``token`` (id) int32; the
-        rest float32, in the units of the token metrics.
+        ``suite``, ``item`` and ``of`` hold strings; ``position`` (index in the item) and ``token``
+        (id) int32; the rest float32, in the units of the token metrics.
+
+        Args:
+            replies: those of both models' first replies too, not of references and texts alone.
+
         """
-        parts = [tables.read_tokens(path) for path in self._paths("tokens")]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        found = _joined([tables.read_tokens(path) for path in self._paths("tokens")])
+        if replies:
+            return found
+        kept = found["of"] == "reference"
+        return {name: values[kept] for name, values in found.items()}
+
+    def texts(self) -> list[dict[str, Any]]:
+        """One mapping per text that ``tokens`` are of: ``suite, item, of, ids, pieces``.
+
+        ``ids``: all token ids that the models read. ``pieces``: what each adds to the text.
+        """
+        return [line for path in self._paths("texts") for line in read_json_lines(path)]
+
+    def candidates(self) -> dict[str, np.ndarray]:
+        """What both sides expected: one array per name in ``tables.CANDIDATE_COLUMNS``.
+
+        A line per scored position and rank, of the texts of the items that were looked at; empty
+        where none were.
+        """
+        count = self.record["finished"]["candidates"]
+        paths = [_part_path(self.folder, _CANDIDATES, k) for k in range(count)]
+        parts = [tables.read_candidates(path) for path in paths]
+        return _joined(parts) if parts else {n: np.empty(0) for n in tables.CANDIDATE_COLUMNS}
 
     def probes(self) -> list[dict[str, Any]]:
         """One mapping per item: what both sides expect after the prompt (or why not)."""
@@ -144,6 +177,15 @@ class Run:
         """How long things took; may be empty."""
         return read_json_lines(self.folder / _TIMING)
 
+    def ratings(self) -> dict[str, Any] | None:
+        """What people said of the replies, as ``tunediff rate --export`` wrote it, if it did.
+
+        Raises:
+            RunError: the file is damaged, or from a newer tunediff.
+
+        """
+        return read_ratings(self.folder)
+
     def _paths(self, table: str) -> list[Path]:
         return [_part_path(self.folder, table, k) for k in range(self.record["found"]["parts"])]
 
@@ -159,6 +201,11 @@ class Recorder:
     record: Mapping[str, Any]
     continued: bool
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run was finished before, and its candidates are there."""
+        return _is_finished(self.folder, self.record)
+
     def has_part(self, k: int) -> bool:
         """Whether part ``k`` exists, and so need not be made."""
         return _has_part(self.folder, self.record, k)
@@ -170,9 +217,11 @@ class Recorder:
         tokens: Mapping[str, Sequence[Any] | np.ndarray],
         probes: Sequence[Mapping[str, Any]],
         replies: Sequence[Mapping[str, Any]] = (),
+        texts: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Store part ``k``: rows, token columns (``tables.TOKEN_COLUMNS``), a probe per item scored
-        and, in a run that was begun with replies, both replies to each prompt.
+        """Store part ``k``: rows, token columns (``tables.TOKEN_COLUMNS``) with a line for each of
+        their texts, a probe per item scored and, in a run that was begun with replies, both
+        replies to each prompt.
 
         Raises:
             NumericsError: a number is NaN or infinite, or a null effect has no reason.
@@ -182,6 +231,7 @@ class Recorder:
         contents = {
             "replies": json_lines(replies),
             "probes": json_lines(probes),
+            "texts": json_lines(texts),
             "tokens": tables.tokens_bytes(tokens),
             "rows": tables.rows_bytes(rows),
         }
@@ -191,6 +241,20 @@ class Recorder:
     def replies_of(self, k: int) -> list[dict[str, Any]]:
         """The replies of a part that exists, as :meth:`Run.replies` has them."""
         return read_json_lines(_part_path(self.folder, "replies", k))
+
+    def tokens_of(self, k: int) -> dict[str, np.ndarray]:
+        """The tokens of a part that exists, as :meth:`Run.tokens` has them, replies too."""
+        return tables.read_tokens(_part_path(self.folder, "tokens", k))
+
+    def has_candidates(self, k: int) -> bool:
+        """Whether part ``k`` of the candidates exists."""
+        return _part_path(self.folder, _CANDIDATES, k).is_file()
+
+    def write_candidates(self, k: int, columns: Mapping[str, Any]) -> None:
+        """Store part ``k`` of the candidates, a column for each of ``tables.CANDIDATE_COLUMNS``."""
+        files.make_folder(self.folder / _CANDIDATES)
+        path = _part_path(self.folder, _CANDIDATES, k)
+        files.write_whole(path, tables.candidates_bytes(columns))
 
     def keep_items(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Store what is asked, once."""
@@ -202,14 +266,14 @@ class Recorder:
         path = self.folder / _TIMING
         files.write_whole(path, json_lines([*read_json_lines(path), note]))
 
-    def finish(self) -> Run:
-        """Say that every part is there, and count the items that failed."""
+    def finish(self, candidates: int = 0) -> Run:
+        """Say that every part is there, of the candidates too, and count the items that failed."""
         failed = sum(
             probe["reason"] is not None
             for k in range(self.record["found"]["parts"])
             for probe in read_json_lines(_part_path(self.folder, "probes", k))
         )
-        record = {**self.record, "finished": {"failed": failed}}
+        record = {**self.record, "finished": {"failed": failed, "candidates": candidates}}
         if record != self.record:
             files.write_whole(self.folder / RECORD, record_bytes(record))
         return Run.open(self.folder)
@@ -242,7 +306,7 @@ def recording(
     with files.locked(folder / _LOCK):
         # Again, since another process may have begun its run between the look and the lock.
         record = _same_run(folder, identity)
-        for place in (folder, *(folder / table for table in _ENDINGS)):
+        for place in (folder, *(folder / table for table in (*_ENDINGS, _CANDIDATES))):
             files.remove_temporaries(place)
         continued = record is not None
         if record is None:
@@ -305,12 +369,23 @@ def _part_name(k: int) -> str:
 
 
 def _part_path(folder: Path, table: str, k: int) -> Path:
-    return folder / table / (_part_name(k) + _ENDINGS[table])
+    return folder / table / (_part_name(k) + _ENDINGS.get(table, ".parquet"))
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _tables(record: Mapping[str, Any]) -> list[str]:
     """Which tables a run's parts have, in writing order."""
     return [t for t in _ENDINGS if t != "replies" or record["found"].get("replies", False)]
+
+
+def _is_finished(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the run was finished, and its candidates are there."""
+    count = 0 if record["finished"] is None else record["finished"]["candidates"]
+    paths = [_part_path(folder, _CANDIDATES, k) for k in range(count)]
+    return record["finished"] is not None and all(path.is_file() for path in paths)
 
 
 def _has_part(folder: Path, record: Mapping[str, Any], k: int) -> bool:

@@ -1,4 +1,4 @@
-"""How are rows and tokens laid out in Parquet, the same values always in the same bytes?"""
+"""How are rows, tokens and candidates laid out in Parquet, the same values in the same bytes?"""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from tunediff.errors import NumericsError, RunError
 from tunediff.values import Row
 
 ROW_COLUMNS = tuple(field.name for field in fields(Row))
-TOKEN_TEXTS = ("suite", "item")
+TEXT_KEY = ("suite", "item", "of")
+"""Which text a line belongs to; ``of`` says whose it is, as in ``values.OF``."""
 TOKEN_COLUMNS = (
-    *TOKEN_TEXTS,
+    *TEXT_KEY,
     *("position", "token", "nll_base", "nll_tuned", "kl_base_tuned", "delta_p"),
 )
+CANDIDATE_COLUMNS = (
+    *TEXT_KEY,
+    *("position", "rank"),
+    *("base_token", "base_p", "base_text", "tuned_token", "tuned_p", "tuned_text"),
+)
+_INTEGERS = ("position", "rank", "token", "base_token", "tuned_token")
+_STRINGS = (*TEXT_KEY, "base_text", "tuned_text")
 
 
 def damaged(path: Path, error: Exception) -> RunError:
@@ -39,10 +47,26 @@ def read_rows(path: Path) -> list[Row]:
 
 def read_tokens(path: Path) -> dict[str, np.ndarray]:
     """The scored tokens of one part, by name of column."""
-    columns = _read(path, TOKEN_COLUMNS)
-    arrays = {name: np.array(columns[name].to_pylist(), dtype=object) for name in TOKEN_TEXTS}
-    for name in TOKEN_COLUMNS[2:]:
-        arrays[name] = np.from_dlpack(columns[name].combine_chunks())
+    return _read_arrays(path, TOKEN_COLUMNS)
+
+
+def read_candidates(path: Path) -> dict[str, np.ndarray]:
+    """The candidates of one part, by name of column."""
+    return _read_arrays(path, CANDIDATE_COLUMNS)
+
+
+def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    columns = _read(path, names)
+    arrays: dict[str, np.ndarray] = {}
+    for name in names:
+        column = columns[name].combine_chunks()
+        if name in _STRINGS:  # few different ones: each is made once
+            found = column.dictionary_encode()
+            words = np.array([*found.dictionary.to_pylist(), None], dtype=object)
+            which: Any = np.from_dlpack(found.indices)
+            arrays[name] = words[which]
+        else:
+            arrays[name] = np.from_dlpack(column)
     return arrays
 
 
@@ -56,9 +80,10 @@ def _schema(table: str) -> Any:
         kinds |= {"sample": pa.int32(), "count": pa.int64()}
         nullable = {"base_sum", "tuned_sum", "effect_sum", "reason"}
     else:
-        kinds = dict.fromkeys(TOKEN_COLUMNS, pa.float32())
-        kinds |= dict.fromkeys(TOKEN_TEXTS, pa.string())
-        kinds |= {"position": pa.int32(), "token": pa.int32()}
+        kinds = dict.fromkeys(TOKEN_COLUMNS if table == "tokens" else CANDIDATE_COLUMNS)
+        for name in kinds:
+            whole = pa.int32() if name in _INTEGERS else pa.float32()
+            kinds[name] = pa.string() if name in _STRINGS else whole
         nullable = set()
     return pa.schema([pa.field(name, kind, name in nullable) for name, kind in kinds.items()])
 
@@ -92,13 +117,28 @@ def tokens_bytes(tokens: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
         NumericsError: a number is not finite in float32.
 
     """
-    for name in TOKEN_COLUMNS[4:]:
-        if not np.isfinite(np.asarray(tokens[name], dtype=np.float32)).all():
+    _require_finite(tokens, TOKEN_COLUMNS[5:])
+    return _parquet_bytes("tokens", tokens)
+
+
+def candidates_bytes(candidates: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
+    """The candidates of one part, a column for each of ``CANDIDATE_COLUMNS``, as a Parquet file.
+
+    Raises:
+        NumericsError: a probability is not finite.
+
+    """
+    _require_finite(candidates, ("base_p", "tuned_p"))
+    return _parquet_bytes("candidates", candidates)
+
+
+def _require_finite(columns: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if not np.isfinite(np.asarray(columns[name], dtype=np.float32)).all():
             raise NumericsError(
                 f"A token's {name} is NaN or infinite in float32.",
                 "An item whose numbers are not finite must be given a reason by the pair.",
             )
-    return _parquet_bytes("tokens", tokens)
 
 
 def _array(values: Sequence[Any] | np.ndarray, kind: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -183,10 +184,44 @@ def _attend(
     out = torch.empty(
         (1, query.shape[2], query.shape[1], value.shape[3]), dtype=value.dtype, device=value.device
     )
+    longest = max(stop - start for start, stop in bounds)
+    windowed = sliding_window is not None and longest > sliding_window
+    if query.device.type != "cpu" and softcap is None and not windowed:
+        for places, kept, target in _buckets(bounds, query.device):
+            q, k, v = (x[0][:, places].transpose(0, 1) for x in (query, key, value))
+            found = _causal(q, k, v, scaling, None, None).transpose(1, 2)  # (R, L, heads, d)
+            out[0, target] = found.flatten(0, 1)[kept]
+        return out, None
     for start, stop in bounds:
         q, k, v = (x[:, :, start:stop] for x in (query, key, value))
         out[:, start:stop] = _causal(q, k, v, scaling, sliding_window, softcap).transpose(1, 2)
     return out, None
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is kept may serve a training next
+def _buckets(
+    bounds: tuple[tuple[int, int], ...], device: torch.device
+) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...]:
+    """Texts of about one length, to be attended to together: a GPU waits longer for a call than
+    for a short text.
+
+    Each bucket is ``places`` (R, L): a text a row, its last token repeated behind its end, where no
+    token of its own can see it; ``kept``: which of the R·L places are texts; ``target``: where in
+    the packed row those stand.
+    """
+    rows: dict[int, list[tuple[int, int]]] = {}
+    for start, stop in bounds:
+        rows.setdefault((stop - start - 1).bit_length(), []).append((start, stop))
+    found = []
+    for own in rows.values():
+        starts, stops = torch.tensor(own).T[..., None]  # (R, 1) each
+        every = starts + torch.arange(int((stops - starts).max()))
+        inside = (every < stops).flatten()
+        kept = inside.nonzero()[:, 0]
+        parts = (torch.minimum(every, stops - 1), kept, every.flatten()[kept])
+        found.append(tuple(part.to(device) for part in parts))
+    return tuple(found)
 
 
 def _causal(
@@ -203,18 +238,17 @@ def _causal(
         mask = _within(window, length, q.device)
     if softcap is None and mask is None and length <= BLOCKED_TO and _is_plain(q):
         return _blocked(q, k, v, scaling if scaling is not None else q.shape[3] ** -0.5)
+    repeats = q.shape[1] // k.shape[1]
     if softcap is None:
+        shared = repeats > 1
+        if shared and q.device.type == "cuda" and q.dtype == torch.float32:
+            # CUDA's fused kernel for float32 knows no shared heads, and the plain one is slower
+            k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+            shared = False
         return scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=q.shape[1] != k.shape[1],
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shared
         )
     # Gemma 2 bounds its attention logits, which the fused kernel cannot do.
-    repeats = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
     logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[3] ** -0.5)
     unseen = ~(_within(length, length, q.device) if mask is None else mask)

@@ -7,11 +7,12 @@ Jensen–Shannon needs both normalisers before its first term, so a chunk keeps 
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import torch
 from tunediff.errors import NumericsError
 from tunediff.scoring import metrics
 from tunediff.scoring.streams import Streams
-from tunediff.values import TOKEN_METRICS, Encoded, Scores
+from tunediff.values import TOKEN_METRICS, Candidates, Encoded, Scores
 
 TOP = 10  # candidates shown of either side
 
@@ -30,6 +31,7 @@ _MSE, _CENTRED, _L2 = (
     TOKEN_METRICS.index(name) for name in ("logit_mse", "logit_mse_centred", "logit_l2")
 )
 
+MetricsKernel = Literal["compiled", "fused", "torch"]
 RowMetrics = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
 
 
@@ -51,17 +53,24 @@ class Wanted:
         return cls(rows, targets, int(np.searchsorted(rows, item.probe)))
 
 
-def uses_compiled(device: torch.device, vocabulary: int) -> bool:
-    """Whether chunks of this vocabulary go to the compiled kernel."""
-    return device.type == "cpu" and vocabulary >= COMPILED_FROM
+def metrics_kernel(device: torch.device, vocabulary: int) -> MetricsKernel:
+    """What takes the metrics of chunks of this vocabulary: the fastest that the device has."""
+    if device.type == "cpu" and vocabulary >= COMPILED_FROM:
+        return "compiled"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        return "fused"
+    return "torch"
 
 
 def row_metrics(device: torch.device, vocabulary: int) -> RowMetrics:
     """The function from two chunks of logits to their metrics that suits device and size."""
-    if not uses_compiled(device, vocabulary):
-        return lambda z_b, z_t, targets: metrics.token_metrics(
-            z_b, z_t, targets.to(z_b.device)
-        ).numpy()
+    kernel = metrics_kernel(device, vocabulary)
+    if kernel != "compiled":
+        if kernel == "fused":
+            from tunediff.scoring.fused import token_metrics
+        else:
+            token_metrics = metrics.token_metrics
+        return lambda z_b, z_t, targets: token_metrics(z_b, z_t, targets.to(z_b.device)).numpy()
     from tunediff.scoring import compiled
 
     def split(z_b: torch.Tensor, z_t: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
@@ -135,6 +144,37 @@ def score_items(
             probe_top_base=tops[index][0],
             probe_top_tuned=tops[index][1],
         )
+
+
+def candidates(
+    streams: Streams,
+    items: list[Encoded],
+    wanted: list[Wanted],
+    h_b: torch.Tensor,
+    h_t: torch.Tensor,
+    *,
+    chunk: int,
+    count: int,
+) -> Iterator[Candidates]:
+    """The likeliest next tokens at the scored positions of one pack; as :func:`score_items`."""
+    found: list[tuple[np.ndarray, ...]] = []
+    for start in range(0, len(h_b), chunk):
+        part = slice(start, start + chunk)
+        both = streams.logits_pair(h_b[part], h_t[part])
+        found.append(tuple(array for z in both for array in _likeliest(z, count)))
+    columns = [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+    ends = np.cumsum([len(w.rows) for w in wanted])[:-1]
+    own = zip(*(np.split(column, ends) for column in columns), strict=True)
+    for item, w, arrays in zip(items, wanted, own, strict=True):
+        scored = w.targets >= 0
+        yield Candidates(item.item_id, w.rows[scored], *(array[scored] for array in arrays))
+
+
+def _likeliest(z: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and probabilities, (C, count) each, of a chunk of logits (C, V)."""
+    log_p = torch.log_softmax(z.float(), dim=1)
+    values, ids = log_p.topk(min(count, z.shape[1]), dim=1)
+    return ids.cpu().numpy(), values.double().exp().cpu().numpy()
 
 
 def careful(

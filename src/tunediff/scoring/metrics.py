@@ -73,12 +73,34 @@ def token_metrics(z_b: torch.Tensor, z_t: torch.Tensor, targets: torch.Tensor) -
     wide = d.to(double)
     second = wide.square().sum(1)
     centred = (wide - wide.mean(1, keepdim=True)).square().sum(1)
+    agree = (z_b.argmax(1) == z_t.argmax(1)).to(double)
+    return columns(z_b, z_t, targets, lse_b, lse_t, kl_bt, kl_tb, js, second, centred, agree)
+
+
+def columns(
+    z_b: torch.Tensor,
+    z_t: torch.Tensor,
+    targets: torch.Tensor,
+    lse_b: torch.Tensor,
+    lse_t: torch.Tensor,
+    kl_bt: torch.Tensor,
+    kl_tb: torch.Tensor,
+    js: torch.Tensor,
+    second: torch.Tensor,
+    centred: torch.Tensor,
+    agree: torch.Tensor,
+) -> torch.Tensor:
+    """The table of :func:`token_metrics`, from the sums over the vocabulary, (C,) each.
+
+    ``second`` and ``centred``: Σ d² and Σ (d − mean d)², d = z_t − z_b; ``agree``: 1.0 or 0.0.
+    """
+    double = lse_b.dtype
     scored = targets >= 0
     at = targets.clamp(min=0).unsqueeze(1)
     nll_b = lse_b - z_b.gather(1, at).squeeze(1).to(double)
     nll_t = lse_t - z_t.gather(1, at).squeeze(1).to(double)
     nan = torch.full_like(nll_b, math.nan)
-    columns = torch.stack(
+    table = torch.stack(
         [
             torch.where(scored, nll_b, nan),
             torch.where(scored, nll_t, nan),
@@ -88,14 +110,14 @@ def token_metrics(z_b: torch.Tensor, z_t: torch.Tensor, targets: torch.Tensor) -
             second / z_b.shape[1],
             centred / z_b.shape[1],
             second.sqrt(),
-            (z_b.argmax(1) == z_t.argmax(1)).to(double),
+            agree,
             torch.where(scored, torch.exp(-nll_t) - torch.exp(-nll_b), nan),
         ],
         dim=1,
     ).to("cpu", torch.float64)
     # a logit of ±inf or NaN shows in the squared difference of its row
-    columns[~torch.isfinite(second).cpu()] = math.nan
-    return columns
+    table[~torch.isfinite(second).cpu()] = math.nan
+    return table
 
 
 def _log_sum_exp(z: torch.Tensor, double: torch.dtype) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,12 @@ from tunediff.items.read import content_hash
 from tunediff.pair.contract import Pair
 from tunediff.pair.open import RECORDED, open_pair
 from tunediff.run.comparing import EVERY, Replied, compare
+from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
-from tunediff.studies.variants import VARIANTS, base_replies, keep_names, share_base, share_of
+from tunediff.run.variants import VARIANTS
+from tunediff.run.variants import open_runs as open_runs
+from tunediff.studies.variants import base_replies, keep_names, share_base, share_of
 from tunediff.values import Generation, Measure, Suite
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def measure_compare(
     generation: Generation | None = None,
     samples: int = 1,
     limit: int | None = None,
+    look: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
     opening: Mapping[str, Any],
@@ -63,6 +66,7 @@ def measure_compare(
         generation: how replies are made; None: none are. Recorded replies are there already.
         samples: replies to each prompt; of recorded ones all are taken.
         limit: of recorded replies, only the first so many items of each suite.
+        look: items whose candidates are kept, as ``looking.find_item`` takes their names.
         progress: called with the thousandths of the work that are done, and of all of it.
         notice: called with a sentence on what a person should know of the input.
         opening: the options of ``open_pair``.
@@ -79,6 +83,8 @@ def measure_compare(
                 "Leave it out.",
             )
         generation = Generation()  # nothing is generated
+    asked_for = [(suite.name, item.id) for suite in suites for item in suite.items]
+    looked_at = sorted({find_item(name, asked_for) for name in look})
     forms: tuple[Form, ...] = {"both": ("raw", "chat"), "raw": ("raw",)}.get(
         template or "raw", ("chat",)
     )
@@ -120,6 +126,7 @@ def measure_compare(
                     progress=share_of(progress, len(runs), len(names)),
                     known=known.get((form, ends)),
                     states=states,
+                    look=looked_at,
                     begin=partial(begin, pair, asked),
                     **asking,
                 )
@@ -134,15 +141,6 @@ def notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str],
     prompts = any(item.prompt is not None for suite in suites for item in suite.items)
     if prompts and pair.settings.get("template") is not None:
         notice("Prompts are given raw; the model has a chat template (--template chat).")
-
-
-def open_runs(folder: Path | str) -> list[Run]:
-    """The runs of a folder that ``compare`` wrote, in the order of its variants."""
-    folder = Path(folder)
-    names = folder / VARIANTS
-    if not names.is_file():
-        return [Run.open(folder)]
-    return [Run.open(folder / name) for name in json.loads(names.read_bytes())]
 
 
 def choose_measures(names: Sequence[str]) -> tuple[Measure, ...]:

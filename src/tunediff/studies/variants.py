@@ -11,12 +11,11 @@ from tunediff.errors import RunError
 from tunediff.run import files
 from tunediff.run.comparing import Replied, compare
 from tunediff.run.store import Run
+from tunediff.run.variants import VARIANTS
 from tunediff.values import Reply, Suite
 
 if TYPE_CHECKING:
     from tunediff.scoring.states import BaseStates
-
-VARIANTS = "variants.json"
 
 
 class Series:
@@ -66,6 +65,7 @@ class Series:
             known=self._known,
             states=self._states,
             timed=False,
+            look=None,
             begin=begin,
             **self._asking,
         )

@@ -8,9 +8,9 @@ stay what they were.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,14 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunediff.errors import InputError, ModelError, NumericsError, UsageError
 from tunediff.pair.hf_load import quiet
+from tunediff.run import files
+from tunediff.training.data import IGNORED, batches
 
-IGNORED = -100  # torch's own ignore_index: a token that is not scored
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CLIP_NORM = 1.0
 WARMUP_SHARE = 0.05
@@ -203,7 +204,8 @@ def fit(
     model.train()
     losses: list[float] = []
     tokens = 0
-    for step, batch in enumerate(_batches(rows, batch_size, steps, seed)):
+    numbers = itertools.islice(batches(len(rows), batch_size, seed), steps)
+    for step, batch in enumerate([rows[i] for i in batch] for batch in numbers):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps)
         ids, labels, mask = _padded(batch)
@@ -291,17 +293,24 @@ def encode_rows(
 
 def save_adapter(tensors: dict[str, torch.Tensor], config: LoraConfig, folder: Path) -> None:
     """Write PEFT's two files, with the configuration's keys and modules in a fixed order."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
+    for name, content in adapter_files(tensors, config).items():
+        files.write_whole(folder / name, content)
+
+
+def adapter_files(tensors: dict[str, torch.Tensor], config: LoraConfig) -> dict[str, bytes]:
+    """PEFT's two files by name; the configuration's keys and modules in a fixed order."""
     settings = config.to_dict()
     settings["inference_mode"] = True
     settings["target_modules"] = sorted(settings["target_modules"])
     text = json.dumps(settings, indent=2, sort_keys=True)
-    (folder / "adapter_config.json").write_text(text + "\n", "utf-8")
-    save_file(
-        {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    ordered = {
+        name: tensor.detach().to("cpu").contiguous() for name, tensor in sorted(tensors.items())
+    }
+    return {
+        "adapter_config.json": (text + "\n").encode(),
+        "adapter_model.safetensors": save(ordered, metadata={"format": "pt"}),
+    }
 
 
 @contextmanager
@@ -317,17 +326,6 @@ def _schedule(step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def _batches(rows: Sequence[_Row], batch_size: int, steps: int, seed: int) -> Iterator[list[_Row]]:
-    """Each row once in a seeded order, then again in another, until the steps are done."""
-    rng = random.Random(seed)
-    waiting: list[_Row] = []
-    for _ in range(steps):
-        while len(waiting) < batch_size:
-            waiting += rng.sample(list(rows), len(rows))
-        batch, waiting = waiting[:batch_size], waiting[batch_size:]
-        yield batch
 
 
 def _padded(

@@ -1,0 +1,195 @@
+"""``tunediff train BASE DATA -o ADAPTER``: LoRA supervised fine-tuning."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunediff.cli.output import interruptible, printing
+
+
+def train(
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="Base model: a folder, or a hub name.")
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="JSONL, JSON, CSV or Parquet with prompt and response; instruction, input and "
+            "output; or messages.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="ADAPTER",
+            help="The adapter's folder. A training that was interrupted goes on from its last "
+            "checkpoint.",
+        ),
+    ],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="A recipe.toml, as an adapter's folder holds it; options given beside it win.",
+        ),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="r of every adapted module (16).")] = None,
+    alpha: Annotated[float | None, typer.Option(help="alpha / r scales the adapter (32).")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Of the adapter's inputs (0.05).")] = None,
+    target_modules: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Adapted modules, with commas between (q_proj,k_proj,v_proj,o_proj); all-linear "
+            "takes every one.",
+        ),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Its peak (2e-4).")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW (0.01).")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="linear, cosine or constant (linear).")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the steps in which the rate rises (0.05).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the optimizer (300).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows read at once (2).")] = None,
+    accumulation: Annotated[
+        int | None, typer.Option(help="Times that a step reads so many rows (1).")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens of a row; the rest is cut off (512).")
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of a gradient; 0: any (1.0).")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="reply|all", help="Which tokens are learnt (reply).")
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="raw|chat|FILE",
+            help="How prompts are given: as they are, by the model's chat template, or by that of "
+            "a file (raw). Messages always go by the template.",
+        ),
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of the rows, kept aside to take the loss of (0)."),
+    ] = None,
+    evaluate_every: Annotated[
+        int | None, typer.Option(help="Steps from one held-out loss to the next (50).")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after so many held-out losses without a new lowest one, and keep the "
+            "adapter of the lowest (0: never)."
+        ),
+    ] = None,
+    packing: Annotated[
+        bool | None,
+        typer.Option(
+            "--packing/--no-packing",
+            show_default=False,
+            help="Read the rows of a batch without padding, where that is exact (packing).",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the adapter's start, the order and the dropout (0).")
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, help="Steps from one checkpoint to the next.")
+    ] = 50,
+    keep_checkpoints: Annotated[
+        bool,
+        typer.Option("--keep-checkpoints", help="Keep all of them, each an adapter by itself."),
+    ] = False,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Of the frozen base: float32, bfloat16, or auto: bfloat16 where its files and the "
+            "GPU are. The adapter is float32."
+        ),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a hub name that is not local.")
+    ] = False,
+    revision: Annotated[str | None, typer.Option(help="Of BASE on the hub.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print training.json and nothing else.")
+    ] = False,
+) -> int:
+    """Train a LoRA adapter on prompts and replies.
+
+    ADAPTER gets PEFT's two files, training.json, loss.svg, recipe.toml and a model card; the
+    figures in brackets are the recipe's defaults.
+
+    Exit codes: 0 done, 2 bad input, a full disk or a loss that is not finite, 70 a fault of
+    tunediff itself, 130 interrupted.
+    """
+    given: dict[str, Any] = {
+        "rank": rank, "alpha": alpha, "dropout": dropout, "learning_rate": learning_rate,
+        "target_modules": target_modules and tuple(target_modules.split(",")),
+        "weight_decay": weight_decay, "schedule": schedule, "warmup": warmup, "steps": steps,
+        "batch_size": batch_size, "accumulation": accumulation, "max_length": max_length,
+        "clip": clip, "loss": loss, "template": template, "held_out": held_out,
+        "evaluate_every": evaluate_every, "patience": patience, "packing": packing, "seed": seed,
+    }  # fmt: skip
+    from tunediff.report.terminal import Printer
+    from tunediff.report.training import summary, training_bar
+    from tunediff.report.training_plot import loss_plot, require_plotting
+    from tunediff.run.files import write_whole
+    from tunediff.training.recipe import Recipe, read_recipe
+
+    chosen = {} if recipe is None else read_recipe(recipe)
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    whole = Recipe(**chosen)
+    require_plotting()
+    printer = Printer()
+    with interruptible(lambda: _kept(out)), training_bar(printer.errors) as update:
+        from tunediff.training.card import losses
+        from tunediff.training.train import train as train_adapter
+
+        done = train_adapter(
+            base,
+            data,
+            out,
+            recipe=whole,
+            device=device,
+            dtype=dtype,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
+            download=download,
+            revision=revision,
+            on_step=lambda s: update(s.number, s.steps, s.loss, s.tokens / s.seconds),
+            notice=printer.note,
+        )
+    write_whole(out / "loss.svg", loss_plot(done.report))
+    with printing():
+        if as_json:
+            sys.stdout.write(json.dumps(done.report, allow_nan=False) + "\n")
+        else:
+            said = summary(done.report, losses(done.report))
+            sys.stdout.write(f"{said}\nKept in {out}. Compare: tunediff compare {base} {out}\n")
+    return 0
+
+
+def _kept(out: Path) -> str:
+    """What an interrupted training left behind."""
+    kept = sorted(path.name for path in out.glob("checkpoints/step-*[0-9]"))
+    if not kept:
+        return f"No checkpoint was made in {out} yet."
+    step = int(kept[-1].removeprefix("step-"))
+    return f"{out} holds the checkpoint of step {step}; the same command goes on from there."

@@ -1,0 +1,112 @@
+"""How did the weights of ``measures/refusal_words.py`` come to be? By this command.
+
+    .venv/bin/python tools/train_refusals.py [--check]
+
+Multinomial logistic regression with an L2 penalty on the labelled replies of
+``tests/data/refusals_seen.jsonl``; the classes weigh alike, and a feature is one that at least
+three replies have. It prints the accuracy of a tenfold cross-validation, and writes
+``src/tunediff/measures/refusal_weights.json``. ``--check`` compares with that file instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+
+from tunediff.measures.refusal_words import CLASSES, features
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEN = ROOT / "tests" / "data" / "refusals_seen.jsonl"
+WEIGHTS = ROOT / "src" / "tunediff" / "measures" / "refusal_weights.json"
+LEAST = 3  # replies that have a feature
+PENALTY = 1.0
+FOLDS = 10
+
+
+def main() -> None:
+    """Train, and write or compare."""
+    parser = argparse.ArgumentParser(description="Train the scorer of refusals by words.")
+    parser.add_argument("--check", action="store_true", help="compare with the file")
+    check: bool = parser.parse_args().check
+    rows = [json.loads(line) for line in SEEN.read_text("utf-8").splitlines()]
+    found = [features(row["reply"]) for row in rows]
+    labels = np.array([CLASSES.index(row["refused"]) for row in rows])
+    if check:
+        kept = json.loads(WEIGHTS.read_text("utf-8"))
+        sys.exit(0 if distance(kept, train(found, labels)) < 0.01 else "The weights differ.")
+    guessed = cross_validated(found, labels)
+    print(f"{len(rows)} replies, {FOLDS}-fold: {balanced(labels, guessed)}")
+    text = json.dumps(train(found, labels), indent=0, sort_keys=True, ensure_ascii=False)
+    WEIGHTS.write_text(text + "\n", "utf-8")
+
+
+def train(found: Sequence[frozenset[str]], labels: np.ndarray) -> dict:
+    """The weights of each class by feature, rounded to three digits, and the bias."""
+    counts = Counter(name for own in found for name in own)
+    names = sorted(name for name, n in counts.items() if n >= LEAST)
+    place = {name: k for k, name in enumerate(names)}
+    X = np.zeros((len(found), len(names) + 1))  # (replies, features and 1)
+    X[:, -1] = 1
+    for row, own in zip(X, found, strict=True):
+        row[[place[name] for name in own if name in place]] = 1
+    K = len(CLASSES)
+    target = np.eye(K)[labels]
+    weight = (len(labels) / (K * np.maximum(target.sum(0), 1)))[labels]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        W = flat.reshape(-1, K)
+        z = X @ W
+        z -= z.max(axis=1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        penalised = W.copy()
+        penalised[-1] = 0
+        slope = X.T @ ((np.exp(log_p) - target) * weight[:, None]) + PENALTY * penalised
+        fit = -(weight * log_p[np.arange(len(labels)), labels]).sum()
+        return fit + PENALTY / 2 * (penalised**2).sum(), slope.ravel()
+
+    W = minimize(loss, np.zeros(X.shape[1] * K), jac=True, method="L-BFGS-B").x.reshape(-1, K)
+    W = np.round(W, 3).tolist()
+    return {"bias": W[-1], "features": dict(zip(names, W[:-1], strict=True))}
+
+
+def cross_validated(found: Sequence[frozenset[str]], labels: np.ndarray) -> np.ndarray:
+    """Each reply's class as those see it that it did not train."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    guessed = np.zeros_like(labels)
+    for fold in np.array_split(order, FOLDS):
+        rest = np.setdiff1d(order, fold)
+        model = train([found[k] for k in rest], labels[rest])
+        for k in fold:
+            scores = np.array(model["bias"])
+            for name in found[k] & model["features"].keys():
+                scores = scores + model["features"][name]
+            guessed[k] = scores.argmax()
+    return guessed
+
+
+def balanced(labels: np.ndarray, guessed: np.ndarray) -> str:
+    """Balanced accuracy of refused (full or partial) against none, and of the three classes."""
+    none = CLASSES.index("none")
+    two = [np.mean(guessed[labels == none] == none), np.mean(guessed[labels != none] != none)]
+    three = [np.mean(guessed[labels == k] == k) for k in range(len(CLASSES))]
+    return f"balanced accuracy {np.mean(two):.3f}, of three classes {np.mean(three):.3f}"
+
+
+def distance(one: dict, other: dict) -> float:
+    """The largest difference of two sets of weights; infinite where the features differ."""
+    if one["features"].keys() != other["features"].keys():
+        return float("inf")
+    pairs = [(one["bias"], other["bias"])]
+    pairs += [(one["features"][name], other["features"][name]) for name in one["features"]]
+    return max(abs(a - b) for p, q in pairs for a, b in zip(p, q, strict=True))
+
+
+if __name__ == "__main__":
+    main()
