@@ -288,6 +288,9 @@ class MadeUp:
     def replies(self) -> list[dict[str, Any]]:
         return self.said
 
+    def probes(self) -> list[dict[str, Any]]:
+        return []
+
     def timing(self) -> list[dict[str, Any]]:
         return []
 

@@ -43,7 +43,7 @@ def look(
         typer.Option(
             "--of",
             help="Whose text: the item's reference, or the reply of a model. Default: the first "
-            "of these that there is; without ITEM all.",
+            "of these that there is.",
         ),
     ] = None,
     variant: Annotated[
@@ -74,7 +74,9 @@ def look(
     scope = Microscope.of(run)
     console = Printer().console
     if item is None:
-        spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", of)
+        there = {key[2] for key in scope.keys}
+        whose = of or next((o for o in OF if o in there), None)
+        spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", whose)
         found: dict[str, Any] = {"spans": [asdict(span) for span in spans]}
         found["looked_at"] = [list(key) for key in scope.looked_at]
         named = f"{spans[0].suite}:{spans[0].item}" if spans else "ITEM"
