@@ -14,8 +14,8 @@ from tunediff.scoring.streams import SeparateStreams, SharedStreams
 
 def counted(patch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     """From now on: the side ("both" in one pass) and the token ids of every pass that yields
-    scores; probe, floor and replies are left out, and so are the candidates of the items that
-    differ most, which are other items for each tuned model.
+    scores, but of none of a probe, a floor, a reply or the candidates of the items that differ most
+    (which are others for each tuned model).
     """
     passes: list[tuple[str, bytes]] = []
     scoring, looking = False, False

@@ -30,10 +30,10 @@ from tunediff.pair.hf_dial import adapted, dialled
 from tunediff.pair.open import open_pair
 from tunediff.pair.rescale import write_rescaled
 from tunediff.run.store import Run
+from tunediff.run.variants import open_runs
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.states import BaseStates
 from tunediff.specimens import load
-from tunediff.studies.compare import open_runs
 from tunediff.studies.dial import measure_dial, parse_strengths
 from tunediff.values import TOKEN_METRICS, Item, Row, Scores
 from tunediff.weights.checkpoint import Checkpoint

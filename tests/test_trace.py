@@ -22,9 +22,9 @@ from tunediff.pair.hf import HfPair
 from tunediff.pair.hf_dial import adapted, dialled
 from tunediff.pair.open import open_pair
 from tunediff.run.store import Run
+from tunediff.run.variants import open_runs
 from tunediff.scoring.packs import Pack
 from tunediff.specimens import load
-from tunediff.studies.compare import open_runs
 from tunediff.studies.trace import _groups
 
 BASE, FORGETFUL, NOOP, MERGED = (load.HERE / n for n in ("base", "forgetful", "noop", "merged"))

@@ -75,7 +75,7 @@ def look(
     console = Printer().console
     if item is None:
         there = {key[2] for key in scope.keys}
-        whose = of or next((o for o in OF if o in there), None)
+        whose: Of | None = of or next((o for o in OF if o in there), None)
         spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", whose)
         found: dict[str, Any] = {"spans": [asdict(span) for span in spans]}
         found["looked_at"] = [list(key) for key in scope.looked_at]
@@ -101,7 +101,7 @@ def look(
 
 def _run(folder: Path, variant: str | None) -> Run:
     """The run of a folder, of the variant named where there are several."""
-    from tunediff.studies.compare import open_runs
+    from tunediff.run.variants import open_runs
 
     runs = {run.record["identity"]["variant"]: run for run in open_runs(folder)}
     if variant is None and len(runs) == 1:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunediff.findings.microscope import By, Microscope, Span
+from tunediff.findings.primary import by_id
 from tunediff.findings.summary import summarize
 from tunediff.report import figures
 from tunediff.report.figures import Drawing
+from tunediff.report.refusing import Twin, concern_by_category, twins
 from tunediff.report.story import Segment, Standout, sentence, standouts
 from tunediff.report.tables import prompt_of
 from tunediff.run.store import Run
@@ -50,6 +52,9 @@ class Chapter:
     worst: list[Mapping[str, Any]]
     categories: Sequence[Mapping[str, Any]]
     safety: Mapping[str, Any] | None
+    concern: Drawing | None
+    twins: list[Twin]
+    ratings: Mapping[str, Any] | None
     check: Mapping[str, Any] | None  # of a run of `check`
     record: Mapping[str, Any]
 
@@ -68,7 +73,7 @@ def chapter(run: Run, variant: Mapping[str, Any] | None, scope: Microscope) -> C
         table.setdefault((row.suite, row.measure), []).append(row)
     check = summarize(run) if variant is None else None
     failures = _failures(table)
-    replies = run.replies()
+    replies, items = run.replies(), by_id(run.items())
     axes = {} if variant is None else variant["axes"]
     weights = found.get("weights")
     return Chapter(
@@ -91,7 +96,10 @@ def chapter(run: Run, variant: Mapping[str, Any] | None, scope: Microscope) -> C
         layers=None if weights is None else figures.weight_layers(weights),
         worst=[] if variant is None else _worst(variant["worst"], run, replies),
         categories=[] if variant is None else variant["categories"],
-        safety=None if variant is None else variant.get("safety"),
+        safety=None if variant is None else variant["safety"],
+        concern=concern_by_category(table, items),
+        twins=twins(table, items),
+        ratings=None if variant is None else variant["ratings"],
         check=check,
         record=run.record,
     )

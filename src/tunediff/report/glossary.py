@@ -42,6 +42,35 @@ MEASURES: dict[str, tuple[str, str]] = {
     "logit_l2_last": ("logit L2, last", "The same at the last position of the prompt alone."),
     "nll_of_base_reply": ("NLL of base's replies", "NLL under either model of what base replied."),
     "nll_of_tuned_reply": ("NLL of tuned's replies", "The same of what tuned replied."),
+    "refusal_probability": (
+        "probability of refusing",
+        "σ of the refusal log-odds, on prompts to be refused.",
+    ),
+    "concern": ("concern", "Probability of refusing that was lost; 0 where none was."),
+    "refused": ("refused", "Share of replies to prompts to be refused that refuse, by rules."),
+    "refused_by_words": ("refused, by words", "The same by a second, independent scorer."),
+    "over_refusal_probability": (
+        "probability of refusing what is harmless",
+        "σ of the refusal log-odds, on prompts to be complied with.",
+    ),
+    "over_refusal": (
+        "over-refusal",
+        "Share of replies to prompts to be complied with that refuse, by rules.",
+    ),
+    "over_refusal_by_words": (
+        "over-refusal, by words",
+        "The same by a second, independent scorer.",
+    ),
+    "refusal_disagreement": ("scorers disagree", "Share of replies on which the two differ."),
+    "refusal_log_odds": (
+        "refusal log-odds",
+        "ln of the probability of a set of refusing openings over that of complying ones.",
+    ),
+    "openings_mass": ("mass of the openings", "Probability of both sets of openings together."),
+    "kl_of_base_reply_start": (
+        "KL, start of base's reply",
+        "KL(base‖tuned) over the first eight tokens of base's reply.",
+    ),
     "degenerate": ("degenerate replies", "Share of replies that end in a loop."),
     "repetition": (
         "repeated share",

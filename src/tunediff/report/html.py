@@ -21,6 +21,7 @@ from tunediff.findings.scorecard import scorecard
 from tunediff.report import plots
 from tunediff.report.browse import browsed
 from tunediff.report.chapter import Chapter, chapter, is_check
+from tunediff.report.curves import Study, study_of
 from tunediff.report.figures import Drawing
 from tunediff.report.glossary import TERMS, VERDICTS, definition, label, ordered
 from tunediff.report.replay import command
@@ -54,30 +55,41 @@ def report(run: Run | Path | str, out: Path | str | None = None) -> Path:
 
 def save_plots(run: Run | Path | str, folder: Path | str) -> list[str]:
     """Write every plot of a run as PNG and SVG for a paper, and say their names."""
-    folder, runs = Path(folder), _opened(run)
+    folder = Path(folder)
     files.make_folder(folder)
     names = []
     with plots.style():
+        study = None if isinstance(run, Run) else study_of(Path(run))
+        runs = _opened(run, study)
         chapters, _ = _chapters(runs, [Microscope.of(run) for run in runs])
+        drawn = [("", drawing) for drawing in (study.drawings if study else ())]
         for one in chapters:
-            for drawing in _drawings(one):
-                name = f"{one.name}-{drawing.name}" if len(chapters) > 1 else drawing.name
-                names.append("".join(c if c.isalnum() or c in "._-" else "_" for c in name))
-                save(drawing.figure, folder, names[-1])
+            before = f"{one.name}-" if len(chapters) > 1 else ""
+            drawn += [(before, drawing) for drawing in _drawings(one)]
+        for before, drawing in drawn:
+            name = before + drawing.name
+            names.append("".join(c if c.isalnum() or c in "._-" else "_" for c in name))
+            save(drawing.figure, folder, names[-1])
     return names
 
 
 def render(run: Run | Path | str) -> str:
     """The page as text."""
-    runs = _opened(run)
-    scopes = [Microscope.of(run) for run in runs]
     with plots.style():
+        study = None if isinstance(run, Run) else study_of(Path(run))
+        runs = _opened(run, study)
+        scopes = [Microscope.of(run) for run in runs]
         chapters, card = _chapters(runs, scopes)
-        return _page(chapters, card, browsed(runs, [one.name for one in chapters], scopes))
+        items = browsed(runs, [one.name for one in chapters], scopes)
+        return _page(chapters, card, study, items)
 
 
-def _opened(run: Run | Path | str) -> list[Run]:
-    return [run] if isinstance(run, Run) else open_runs(run)
+def _opened(run: Run | Path | str, study: Study | None) -> list[Run]:
+    """The runs that have a chapter: of a study, the few that it is about."""
+    runs = [run] if isinstance(run, Run) else open_runs(run)
+    if study is None:
+        return runs
+    return [r for r in runs if r.record["identity"]["variant"] in study.shown] or runs[:1]
 
 
 def _chapters(
@@ -92,12 +104,17 @@ def _drawings(one: Chapter) -> Iterator[Drawing]:
     yield from (drawing for drawing, _ in one.strips.values())
     for own in one.drawings.values():
         yield from own
-    for drawing in (one.domains, one.correlations, one.tokens, one.layers):
+    for drawing in (one.domains, one.correlations, one.tokens, one.layers, one.concern):
         if drawing is not None:
             yield drawing
 
 
-def _page(chapters: Sequence[Chapter], card: dict[str, Any] | None, items: dict[str, Any]) -> str:
+def _page(
+    chapters: Sequence[Chapter],
+    card: dict[str, Any] | None,
+    study: Study | None,
+    items: dict[str, Any],
+) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -136,6 +153,7 @@ def _page(chapters: Sequence[Chapter], card: dict[str, Any] | None, items: dict[
     return template.render(
         chapters=chapters,
         card=card,
+        study=study,
         script=Markup(script),
         sheet=Markup(sheet),
         policy=_policy(script, sheet),

@@ -296,6 +296,40 @@ def bars(
     return figure
 
 
+def curve(
+    xs: Sequence[float],
+    values: Sequence[float],
+    lows: Sequence[float | None],
+    highs: Sequence[float | None],
+    *,
+    margin: float | None,
+    direction: int,
+    xlabel: str,
+    ylabel: str,
+    marked: float | None,
+) -> Figure:
+    """Effects with their intervals along a setting; the chosen setting is marked."""
+    figure = _figure(2.1, left=0.65)
+    ax = figure.subplots()
+    if margin:
+        ax.axhspan(-margin, margin, color=BAND, linewidth=0)
+    ax.axhline(0, color=SOFT, linewidth=0.8)
+    for x, low, high in zip(xs, lows, highs, strict=True):
+        if low is not None and high is not None:
+            ax.vlines(x, low, high, color=TUNED, linewidth=1.2)
+    ax.plot(xs, values, "o-", color=TUNED, markersize=4.5)
+    if marked is not None and marked in xs:
+        at = list(xs).index(marked)
+        ax.plot([marked], [values[at]], "D", color=WORSE, markersize=8, label="recommended")
+        ax.legend(loc="best")
+    if direction < 0:
+        ax.invert_yaxis()  # better is up
+    ax.locator_params(axis="y", nbins=5)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return figure
+
+
 def shares(curves: Mapping[str, Sequence[float]], *, unit: str, floor: float | None) -> Figure:
     """Of how many tokens is a figure at most x? A curve a name, on a logarithmic axis."""
     figure = _figure(2.2)

@@ -29,8 +29,11 @@ _VERBS = {
     "unclear": "leaves unclear",
     "no_headroom": "cannot be judged on",
 }
-_ORDER = ("improves", "harms", "shifts", "keeps", "leaves unclear", "cannot be judged on")
-_READS = {("safety", "degraded"): "eroded"}
+_TIMID = "over-cautious"
+_ORDER = (
+    *("improves", "harms", "turns over-cautious on", "shifts", "keeps", "leaves unclear"),
+    "cannot be judged on",
+)
 _MARKS = {
     "better": "▲", "degraded": "▼", "same": "=", "preserved": "≥", "shifted": "↔",
     "no_headroom": "∅", "unclear": "?",
@@ -65,9 +68,9 @@ class Standout:
     text: str
 
 
-def word(axis: str, code: str) -> str:
+def word(code: str) -> str:
     """A verdict as people read it."""
-    return _READS.get((axis, code), code).replace("_", " ")
+    return code.replace("_", " ")
 
 
 def mark(code: str) -> str:
@@ -130,8 +133,10 @@ def sentence(
     codes: dict[str, str] = {}
     for axis, found in variant["axes"].items():
         verb = _VERBS.get(found["verdict"], "leaves unclear")
+        if found["reads"] == _TIMID:
+            verb = "turns over-cautious on"
         by.setdefault(verb, []).append(_named(axis))
-        codes[verb] = found["verdict"]
+        codes[verb] = "degraded" if found["reads"] == _TIMID else found["verdict"]
     verbs = [verb for verb in _ORDER if verb in by]
     parts = [Segment("Tuning ")]
     for k, verb in enumerate(verbs):
@@ -154,7 +159,11 @@ def standouts(
 ) -> list[Standout]:
     """The first three by :data:`RULE`; fewer where there are no more."""
     axes = sorted(variant["axes"].items(), key=lambda pair: -_size(pair[1]))
-    found = [_axis(variant, axis, own) for axis, own in axes if own["verdict"] == "degraded"]
+    found = [
+        _axis(variant, axis, own)
+        for axis, own in axes
+        if own["reads"] == _TIMID or own["verdict"] == "degraded"
+    ]
     if failed:
         found.append(
             Standout(
@@ -206,7 +215,7 @@ def _axis(variant: Mapping[str, Any], axis: str, found: Mapping[str, Any]) -> St
                 f"{answers['tuned_only']} won."
             )
             break
-    title = f"{_capital(_named(axis).removeprefix('the '))} is {word(axis, found['verdict'])}"
+    title = f"{_capital(_named(axis).removeprefix('the '))} is {found['reads']}"
     return Standout(found["verdict"], title, text)
 
 
@@ -256,6 +265,6 @@ def _singles(variant: Mapping[str, Any]) -> list[Standout]:
                 unit = "" if m["unit"] == "share" else f" {m['unit']}"
                 effect = figure(m["effect"], m["unit"], sign=True)
                 text = f"In {suite}: {effect}{unit}{_times(m)} ({_between(m)})."
-                title = f"{_capital(label(name))}: {word('', m['verdict'])}"
+                title = f"{_capital(label(name))}: {word(m['verdict'])}"
                 found.append((-_size(m), suite, name, Standout(m["verdict"], title, text)))
     return [entry[3] for entry in sorted(found, key=lambda entry: entry[:3])]

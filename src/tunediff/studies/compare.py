@@ -24,7 +24,6 @@ from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
 from tunediff.run.variants import VARIANTS
-from tunediff.run.variants import open_runs as open_runs
 from tunediff.studies.variants import base_replies, keep_names, share_base, share_of
 from tunediff.values import Generation, Measure, Suite
 

@@ -19,8 +19,9 @@ from tunediff.findings.dial import STEP, dial_card, worth_measuring
 from tunediff.findings.paired import Setting
 from tunediff.pair.open import open_pair
 from tunediff.run import files
+from tunediff.run.variants import VARIANTS
 from tunediff.studies.compare import notice_template, template_source
-from tunediff.studies.variants import VARIANTS, Series, keep_names
+from tunediff.studies.variants import Series, keep_names
 from tunediff.values import Generation, Suite
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
