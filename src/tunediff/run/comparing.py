@@ -93,7 +93,7 @@ def compare(
     known: Replied | None = None,
     states: BaseStates | None = None,
     measures: Sequence[Measure] = EVERY,
-    look: Sequence[looking.ItemKey] = (),
+    look: Sequence[looking.ItemKey] | None = (),
     begin: Callable[[], None] | None = None,
     timed: bool = True,
 ) -> Run:
@@ -113,7 +113,8 @@ def compare(
         part_tokens: about so many tokens are lost by a kill, at most.
         progress: called with the thousandths of the work that are done, and 1000.
         measures: what is measured.
-        look: (suite, item) of those whose candidates are kept, beside the items of highest KL.
+        look: (suite, item) of those whose candidates are kept, beside the items of highest KL;
+            None: no candidates are.
         known: base's replies, where another variant's run made them: base answers once.
         states: where the pair keeps base's hidden states for other variants: base is read once.
         begin: called when all is found to be askable, before anything is written.
@@ -157,7 +158,7 @@ def compare(
         "max_length": max_length,
         "allow_truncation": allow_truncation,
         "part_tokens": part_tokens,
-        "look": sorted(map(list, look)),
+        "look": None if look is None else sorted(map(list, look)),
     }
     scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked] or [
         a.encoded for p in parts if p.way == "openings" for a in p.asked
@@ -185,7 +186,7 @@ def compare(
         whole = not missing and recorder.finished
         if recorder.continued and not whole:
             pair.continue_with({**settings, **recorder.record["found"]["settings"]})
-        again = looking.about(parts) if "scores" in pair.offers else 0
+        again = looking.about(parts) if "scores" in pair.offers and look is not None else 0
         gauge = Gauge(parts, missing, generation, samples, progress, again)
         if whole:
             return Run.open(out)
@@ -209,7 +210,7 @@ def compare(
         if timed and missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
         with states.asked_once() if states is not None else nullcontext():
-            looked_at = _look(pair, recorder, parts, look, part_tokens)
+            looked_at = 0 if look is None else _look(pair, recorder, parts, look, part_tokens)
         gauge.ended(len(parts))
         return recorder.finish(looked_at)
 
