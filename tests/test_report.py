@@ -264,6 +264,11 @@ def test_the_sentence_tells_every_axis() -> None:
     )
     timid = variant_of(safety=axis("preserved", reads="over-cautious"))
     assert said(timid) == "Tuning turns over-cautious on safety."
+    timid["safety"] = {"over_cautious": {"measure": "over_refusal_probability", "base": 0.1,
+                       "tuned": 0.4, "low": 0.2, "high": 0.35}, "highest_concern": []}  # fmt: skip
+    [first] = standouts(timid, [], 0)
+    assert first.title == "Tuned refuses what is harmless"
+    assert "from 10.0\u202f% to 40.0\u202f% (interval +20.0\u202f% to +35.0\u202f%)" in first.text
     assert said({**variant, "identical": True}).startswith("The weights are those of base")
     assert said(variant_of()).startswith("No axis could be judged")
 
@@ -297,7 +302,9 @@ def test_every_measure_and_verdict_has_its_words() -> None:
     ("value", "unit", "shown"),
     [
         (None, "", "–"), (0.5, "share", "+50.0\u202f%"), (-1.23456, "", "−1.235"), (0, "", "0"),
-        (1.5e-7, "", "+1.5·10⁻⁷"), (2e9, "", "+2·10⁹"), (0.0, "share", "0.0\u202f%"),
+        (1.5e-7, "", "+1.5·10⁻⁷"),
+        (-2e-6, "share", "−0.0002\u202f%"), (3e-9, "share", "+3·10⁻⁷\u202f%"),
+        (2e9, "", "+2·10⁹"), (0.0, "share", "0.0\u202f%"),
     ],
 )  # fmt: skip
 def test_a_figure_is_written_for_people(value: float | None, unit: str, shown: str) -> None:

@@ -179,7 +179,8 @@ def _spread(ax: Axes, base: np.ndarray, tuned: np.ndarray, unit: str) -> None:
     ax.locator_params(axis="y", nbins=3, integer=True)
     ax.set_xlabel(unit)
     ax.set_ylabel("items")
-    ax.legend(loc="best", handlelength=1.6, borderaxespad=0.2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.98), ncols=2, handlelength=1.4,
+              columnspacing=1.0, borderaxespad=0)  # fmt: skip
 
 
 def _sorted(
@@ -204,12 +205,12 @@ def _sorted(
     ax.axhline(0, color=SOFT, linewidth=0.8)
     equal = int((effects == 0).sum())
     if signed:
-        ax.set_title(" · ".join([*said, f"{equal} equal"]), size=8, color=SOFT)
+        counts = " · ".join([*said, f"{equal} equal"])
+        ax.set_title(counts, size=8, color=SOFT, loc="right")
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     ax.set_xlabel("share of items, sorted")
     ax.locator_params(axis="y", nbins=4)
-    ax.set_ylabel("tuned − base" if signed else "")
 
 
 def domains(rows: Sequence[tuple[str, float, float]]) -> Figure:

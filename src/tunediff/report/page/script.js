@@ -192,7 +192,10 @@
     const size = Math.abs(value);
     let text;
     if (unit === "share") text = `${(100 * value).toFixed(1)}\u202f%`;
-    else if (size && (size < 1e-3 || size >= 1e5)) text = value.toExponential(2).replace("e", "·10^").replace("^+", "^");
+    else if (size && (size < 1e-3 || size >= 1e5)) {
+      const [digits, power] = value.toExponential(2).split("e");
+      text = `${digits}·10${[...power.replace("+", "")].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
+    }
     else text = String(+value.toPrecision(4));
     return ((signed && value > 0 ? "+" : "") + text).replaceAll("-", "−");
   }
