@@ -327,7 +327,8 @@
     const hint = make("p", { class: "reasons" });
 
     function draw() {
-      const { t, s, k, d } = texts[of];
+      const { t, s, k, d, b } = texts[of];
+      read.classList.toggle("rich", Boolean(b)); // the same height for every token
       for (const [group, value, button] of buttons) button.setAttribute("aria-pressed", String(value === (group === "of" ? of : way)));
       tokens.setAttribute("aria-label", `Tokens of the ${OF[of]}; arrow keys move`);
       tokens.replaceChildren(make("span", { class: "context" }, t.slice(0, s).map((piece) => pieces[piece]).join("")));
