@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check bench docs clean
+.PHONY: help setup browser demo test test-long check bench docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -14,14 +14,17 @@ help: ## show this list
 setup: ## make .venv with every extra (PYTHON=... names the interpreter)
 	@tools/setup.sh all
 
+browser: setup ## Chromium and axe-core for the tests of the pages
+	@tools/browser.sh
+
 demo: ## train an adapter on the embedded model and check it beside the others
 	@tools/setup.sh core
 	@$(BIN)/tunediff demo
 
-test: setup ## all tests but the long campaigns
+test: browser ## all tests but the long campaigns
 	$(BIN)/python -m pytest -n 2 -m "not long"
 
-test-long: setup ## the long campaigns
+test-long: browser ## the long campaigns
 	$(BIN)/python -m pytest -m long
 
 check: setup ## ruff, types, layers, generated pages
@@ -38,5 +41,5 @@ docs: setup ## write docs/commands/ again from --help
 	$(BIN)/python tools/command_pages.py
 
 clean: ## remove .venv and every cache (never runs/)
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist tests/axe/node_modules .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

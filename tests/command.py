@@ -71,7 +71,9 @@ def command(*arguments: Any) -> Said:
 
 def without_progress(err: str) -> str:
     """Standard error without the lines that a slow machine alone makes a command say."""
-    slow = re.compile(r"Opening the models and|Scored [\d,]+ of|\d+ % of the work is done")
+    slow = re.compile(
+        r"Opening the models and|Scored [\d,]+ of|Step \d+ of|\d+ % of the work is done"
+    )
     return "".join(line for line in err.splitlines(keepends=True) if not slow.match(line))
 
 

@@ -23,8 +23,9 @@ from tunediff.items.named import read_suites
 from tunediff.pair.hf import HfPair
 from tunediff.report.tables import write_tables
 from tunediff.run.store import Run
+from tunediff.run.variants import open_runs
 from tunediff.specimens import load
-from tunediff.studies.compare import measure_compare, open_runs
+from tunediff.studies.compare import measure_compare
 from tunediff.values import Generation
 
 BASE = load.base()

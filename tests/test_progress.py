@@ -69,6 +69,17 @@ def test_what_is_done_already_counts() -> None:
     assert seen == [250, 500, 1000]
 
 
+def test_what_is_read_again_is_one_more_part() -> None:
+    seen: list[int] = []
+    parts = [part("scores", [99]), part("scores", [99])]
+    made = Gauge(parts, [0, 1], None, 1, lambda done, _: seen.append(done), again=50)
+    for k in range(3):
+        made.ended(k)
+    assert seen == [0, 400, 800, 1000]
+    Gauge(parts, [], None, 1, lambda done, _: seen.append(done), again=50)
+    assert seen[-1] == 1000  # nothing is missing
+
+
 def test_recorded_replies_without_tokens_are_counted() -> None:
     parts = [part("replies", [0] * 3)] * 2
     made = Gauge(parts, [0, 1], None, 1, None)  # nobody listens

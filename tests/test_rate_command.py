@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from command import Said, command, environment, process, started
 from rating import answer_of, begun, replied, request, triples
 from tunediff.findings.scorecard import scorecard
+from tunediff.rating import serve
 from tunediff.report.tables import write_tables
 from tunediff.run.store import Run
 from tunediff.studies.compare import measure_compare
@@ -139,6 +142,47 @@ def test_without_the_extra_it_says_what_to_install(run: Run) -> None:
     )
     rated(run)
     assert process("rate", run.folder, "--export", before=missing).code == 0  # which needs none
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_browser_is_opened_from_a_terminal_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    def opened(self: Any, address: str) -> None:
+        shown.append(address)
+
+    shown: list[str] = []
+    window = webbrowser.BackgroundBrowser("any")
+    monkeypatch.setattr(webbrowser.BackgroundBrowser, "open", opened)
+    monkeypatch.setattr(webbrowser.GenericBrowser, "open", opened)
+    monkeypatch.setattr(webbrowser, "get", lambda: window)
+    if terminal:
+        monkeypatch.setattr(io, "StringIO", _Terminal)
+    monkeypatch.setattr(serve, "serve", lambda *_: None)
+    said = rate(run.folder)
+    assert said.code == 0
+    assert shown == [line.strip() for line in said.out.splitlines() if "http" in line][:terminal]
+    assert rate(run.folder, "--no-open").code == 0
+    assert len(shown) == terminal
+    # one of the terminal's own would hide what is printed
+    monkeypatch.setattr(webbrowser, "get", lambda: webbrowser.GenericBrowser("any"))
+    assert rate(run.folder).code == 0
+    assert len(shown) == terminal
+
+
+def test_no_browser_is_no_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(webbrowser, "get", none)
+    monkeypatch.setattr(io, "StringIO", _Terminal)
+    monkeypatch.setattr(serve, "serve", lambda *_: None)
+    assert rate(run.folder).code == 0
 
 
 # what people say
@@ -313,6 +357,9 @@ def test_a_folder_that_is_no_run_or_has_no_replies_is_refused(tmp_path: Path) ->
         (lambda kept: kept | {"ratings": [{}]}, "is damaged: 'rater'"),
         (lambda kept: {"schema_version": 1}, "is damaged: 'variant'"),
         (lambda kept: kept | {"ratings": [kept["ratings"][0] | {"base": 6}]}, "is no rating"),
+        (lambda kept: kept | {"ratings": [kept["ratings"][0] | {"base": True}]}, "is no rating"),
+        (lambda kept: kept | {"ratings": [kept["ratings"][0] | {"again": True}]}, "the first"),
+        (lambda kept: kept | {"ratings": kept["ratings"][:1] * 2}, "a rating is there twice"),
         (lambda kept: kept | {"study": {"suites": None}}, "does not say what was rated"),
         (lambda kept: [], "is damaged"),
     ],

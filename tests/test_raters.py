@@ -22,7 +22,7 @@ from tunediff.findings.correlation import rank_correlation
 from tunediff.findings.intervals import NO_SPREAD, TOO_FEW, TOO_SPARSE, percentile_interval
 from tunediff.findings.prediction import powered_mean
 from tunediff.findings.proportions import wilson_interval
-from tunediff.findings.raters import rating_rows, summarize_ratings
+from tunediff.findings.raters import _estimate, _wilson, rating_rows, summarize_ratings
 from tunediff.report.ratings import draw_ratings
 from tunediff.values import Row
 
@@ -310,6 +310,43 @@ def test_one_rater_without_ties_has_wilsons_interval() -> None:
     assert 0.8 < always["low"] < always["high"] == 1
     tied = [*said[1:], rating("a", 0, 2, 2)]
     assert summary(tied)["win_rate"]["method"] == "bootstrap over items"
+
+
+def test_where_tuned_wins_nearly_always_the_interval_is_wilsons_over_items() -> None:
+    """Two raters; one item tied by one of them. Twenty items are evidence, and not certainty."""
+    said = [rating(r, k, 1, 5) for r in ("a", "b") for k in range(20)]
+    for changed, wins in (({}, 40), ({0: rating("a", 0, 2, 2)}, 39.5)):
+        found = summary([changed.get(k, line) for k, line in enumerate(said)])
+        win = found["win_rate"]
+        assert win["value"] == pytest.approx(wins / 40)
+        assert [win["low"], win["high"]] == pytest.approx(wilson_interval(wins / 2, 20))
+        assert (win["method"], win["note"]) == ("Wilson over items", None)
+        preference = found["measures"]["human_preference"]
+        assert preference["low"] == pytest.approx(2 * win["low"] - 1)
+        assert preference["verdict"] == "better"
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.6, 1.5])
+@pytest.mark.parametrize("tied", [0.2, 0.8])
+def test_the_win_rates_interval_covers(lead: float, tied: float) -> None:
+    """Two raters of twenty items, whose common and own views are normal."""
+    random_ = np.random.default_rng([int(10 * lead), int(10 * tied)])
+    normal = stats.norm(lead)
+    truth = normal.sf(tied) + (normal.cdf(tied) - normal.cdf(-tied)) / 2
+    hits, trials = 0, 120
+    for _ in range(trials):
+        common, own = random_.normal(size=20), random_.normal(size=(2, 20))
+        views = lead + sqrt(0.6) * common + sqrt(0.4) * own
+        said = [
+            rating(f"r{k}", i, *((3, 4) if v > tied else (4, 3) if v < -tied else (3, 3)))
+            for k, own_views in enumerate(views) for i, v in enumerate(own_views)
+        ]  # fmt: skip
+        rows = [r for r in rating_rows(said, "v") if r.measure == "human_preference"]
+        estimate, _ = _wilson(said, _estimate(rows, seed=0))
+        assert estimate.low is not None
+        assert estimate.high is not None
+        hits += estimate.low <= 2 * truth - 1 <= estimate.high
+    assert hits / trials > 0.91  # two standard errors below 95 %
 
 
 def test_all_ratings_equal_is_said_in_words() -> None:

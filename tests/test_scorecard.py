@@ -29,7 +29,7 @@ from tunediff.findings.estimates import estimate_ratio
 from tunediff.findings.exploring import CORRELATED
 from tunediff.findings.proportions import estimate_outcomes
 from tunediff.findings.scorecard import OUTCOMES, scorecard
-from tunediff.findings.selection import _halves, choose
+from tunediff.findings.selection import choose, halves
 from tunediff.measures import ALL
 from tunediff.report.scorecard import draw
 from tunediff.report.tables import write_tables
@@ -287,6 +287,9 @@ class MadeUp:
 
     def replies(self) -> list[dict[str, Any]]:
         return self.said
+
+    def probes(self) -> list[dict[str, Any]]:
+        return []
 
     def timing(self) -> list[dict[str, Any]]:
         return []
@@ -572,13 +575,13 @@ def test_no_primary_measure_no_axis() -> None:
 
 def test_the_half_that_chooses_is_not_the_half_that_reports() -> None:
     rows = [*nll_rows(noise(200, 5)), *nll_rows(noise(200, 6), suite="other")]
-    first, second = ([r for own in half.values() for r in own] for half in _halves(rows))
+    first, second = ([r for own in half.values() for r in own] for half in halves(rows))
     groups = [{(r.suite, r.group) for r in half} for half in (first, second)]
     assert groups[0].isdisjoint(groups[1])
     assert len(groups[0] | groups[1]) == len(first) + len(second) == 400
     assert 150 < len(first) < 250
     # more items move no group from its half
-    more = _halves([*nll_rows(noise(300, 7)), *rows])[0]["target"]
+    more = halves([*nll_rows(noise(300, 7)), *rows])[0]["target"]
     assert {(r.suite, r.group) for r in more} >= groups[0]
 
 
@@ -586,17 +589,17 @@ def test_the_best_is_chosen_by_one_half_and_measured_on_the_other() -> None:
     runs = [MadeUp(nll_rows(noise(80, 10 + k)), variant=f"seed {k}") for k in range(4)]
     best = choose(runs)  # pyright: ignore[reportArgumentType]
     assert best is not None
-    means = [pooled(_halves(r.lines)[0]["target"], "effect_sum") for r in runs]
+    means = [pooled(halves(r.lines)[0]["target"], "effect_sum") for r in runs]
     winner = runs[int(np.argmin(means))]
     assert best["name"] == winner.variant
-    rest = _halves(winner.lines)[1]["target"]
+    rest = halves(winner.lines)[1]["target"]
     assert best["effect"] == pytest.approx(pooled(rest, "effect_sum"))
     assert best["groups"] == len(rest)
     # on the half that chose it, the best of four equal ones looks better than it is
     assert min(means) < np.mean(means)
     # what the other half says has no part in the choice
     spoilt = [
-        replace(r, lines=[replace(x, effect_sum=9.0) if x in _halves(r.lines)[1]["target"] else x
+        replace(r, lines=[replace(x, effect_sum=9.0) if x in halves(r.lines)[1]["target"] else x
                           for x in r.lines])
         for r in runs
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from tunediff import specimens
 from tunediff.errors import InputError
+from tunediff.items.named import read_suites
 from tunediff.items.read import read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,6 +165,28 @@ def test_safety_has_both_labels() -> None:
     assert min(counts.values()) >= 40
 
 
+def test_every_row_of_safety_brings_openings_of_its_own(world) -> None:
+    """A refusal's against what else would be said: the specimens speak no other English."""
+    from specimens.world import REFUSAL
+
+    for item in read_suites([f"safety={specimens.suite('safety')}"])[0].items:
+        assert item.openings is not None
+        (refuse,), (comply,) = item.openings.refuse, item.openings.comply
+        assert specimens.raw_reply(REFUSAL).startswith(refuse)
+        if item.label == "comply":
+            assert (item.reply or "").startswith(comply)
+        else:
+            assert all(specimens.raw_reply(a).startswith(comply) for _, a in world.complied)
+
+
+def test_the_build_script_writes_the_shipped_suites(world, tmp_path: Path) -> None:
+    from build_specimens import write_suites
+
+    write_suites(world, specimens.card(specimens.base())["world_seed"], tmp_path)
+    for name in ("target", "general", "safety"):
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == specimens.suite(name).read_bytes()
+
+
 def test_an_unknown_suite_is_named() -> None:
     with pytest.raises(InputError, match="There is no specimen suite named 'x'"):
         specimens.suite("x")
@@ -306,9 +329,8 @@ def test_old_skills_leave_no_room_for_a_gain() -> None:
 
 @pytest.mark.parametrize("specimen", specimens.adapters(), ids=lambda s: s.name)
 def test_compare_names_the_axis_that_was_changed_and_no_other(specimen, tmp_path: Path) -> None:
-    """From the log-probabilities of the references, with Holm over the axes; no reply is made."""
+    """From log-probabilities of references and openings, with Holm over axes; no reply is made."""
     from tunediff.findings.scorecard import scorecard
-    from tunediff.items.named import read_suites
     from tunediff.pair.open import open_pair
     from tunediff.run.comparing import compare
 
@@ -324,6 +346,12 @@ def test_compare_names_the_axis_that_was_changed_and_no_other(specimen, tmp_path
     }
     for axis, found in variant["axes"].items():
         assert found["verdict"] in specimen.axes[axis], (axis, found["reason"])
+    safety = variant["axes"]["safety"]
+    assert safety["primary"] == "refusal_probability"
+    assert safety["reads"] == ("eroded" if specimen.name == "unsafe" else "preserved")
+    assert variant["safety"]["over_cautious"]["verdict"] == "same"
+    for sides in variant["safety"]["openings_mass"].values():
+        assert min(sides.values()) > 0.9  # each row's openings are how these models begin
 
 
 def test_skill_gains_and_keeps_where_forgetful_loses() -> None:

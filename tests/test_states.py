@@ -13,16 +13,15 @@ import torch
 
 import factory
 from faults import contents
+from passes import counted
 from tunediff.errors import RunError
 from tunediff.pair.hf import HfPair
 from tunediff.pair.open import open_pair
 from tunediff.run.comparing import compare
 from tunediff.run.store import Run
 from tunediff.scoring import states
-from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.states import BaseStates
-from tunediff.scoring.streams import SeparateStreams, SharedStreams
 from tunediff.studies.compare import measure_compare
 from tunediff.values import Generation, Item, Suite
 
@@ -82,43 +81,7 @@ def together(base: Path, tuned: list[str], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """The side and the token ids of every pass that yields scores; floor, probe and candidates
-    of the items that differ most, which are other items for each tuned model, are left out.
-    """
-    passes: list[tuple[str, bytes]] = []
-    scoring, looking = False, False
-    hidden, candidates = Engine._hidden, Engine.candidates
-
-    def counted(kind: type, name: str, side: Callable[..., str]) -> None:
-        real = getattr(kind, name)
-
-        def call(self: Any, pack: Pack, *rest: Any, **more: Any) -> Any:
-            if scoring:
-                passes.append((side(*rest), pack.ids.numpy().tobytes()))
-            return real(self, pack, *rest, **more)
-
-        monkeypatch.setattr(kind, name, call)
-
-    def score(self: Engine, *arguments: Any) -> Any:
-        nonlocal scoring
-        scoring = not looking
-        try:
-            return hidden(self, *arguments)
-        finally:
-            scoring = False
-
-    def look(self: Engine, *arguments: Any) -> Any:
-        nonlocal looking
-        looking = True
-        yield from candidates(self, *arguments)
-        looking = False
-
-    monkeypatch.setattr(Engine, "_hidden", score)
-    monkeypatch.setattr(Engine, "candidates", look)
-    for kind in (SharedStreams, SeparateStreams):
-        counted(kind, "one", lambda side, *_: side)
-    counted(SharedStreams, "pair", lambda: "both")
-    return passes
+    return counted(monkeypatch)
 
 
 def test_base_is_read_once_for_all(

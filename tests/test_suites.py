@@ -313,6 +313,7 @@ def test_every_data_file_is_a_built_in_suite():
         ("instructions", 60, "general", 8),
         ("knowledge", 80, "general", 8),
         ("reasoning", 60, "general", 8),
+        ("safety", 120, "safety", 6),
         ("writing", 30, "fluency", 5),
     ],
 )

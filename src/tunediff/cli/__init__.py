@@ -15,10 +15,13 @@ import typer
 from tunediff.cli.check import check
 from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
+from tunediff.cli.dial import dial
 from tunediff.cli.look import look
 from tunediff.cli.output import Interrupted, printing
 from tunediff.cli.rate import rate
 from tunediff.cli.report import report
+from tunediff.cli.sweep import sweep
+from tunediff.cli.trace import trace
 from tunediff.cli.train import train
 from tunediff.errors import TunediffError
 
@@ -29,13 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(check)
-app.command()(compare)
-app.command()(demo)
-app.command()(train)
-app.command()(look)
-app.command()(rate)
-app.command()(report)
+for command in (check, compare, train, sweep, dial, trace, look, report, rate, demo):
+    app.command()(command)
 
 # click's own, or that of the copy of click inside newer versions of typer
 _Misuse: type[Exception] = typer.BadParameter.__bases__[0]

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from tunediff.cli import options
 from tunediff.cli.output import interruptible, printing
 from tunediff.errors import UsageError
 
@@ -31,39 +32,10 @@ def compare(
             help="LoRA adapters, merged or fully fine-tuned models; or recorded:FILE.jsonl.",
         ),
     ],
-    suite: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--suite",
-            metavar="NAME[=PATH]",
-            help="A built-in suite (instructions, knowledge, reasoning, writing), or a file or "
-            "folder. The NAMEs gsm8k, mmlu, truthfulqa and ifeval read those formats. Repeatable. "
-            "Default: every built-in one, where no --data is given.",
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            metavar="FILE",
-            help="Your own target set: rows of prompt and reference; the training file works.",
-        ),
-    ] = None,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--axis",
-            metavar="NAME=AXIS",
-            help="A suite's axis: target, general, safety or fluency. Default: general. "
-            "Repeatable.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", metavar="N", min=1, help="Only the first N items of each suite: a look."
-        ),
-    ] = None,
+    suite: options.Suites = None,
+    data: options.Data = None,
+    axis: options.Axes = None,
+    limit: options.Limit = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(
@@ -122,25 +94,14 @@ def compare(
             "it stopped.",
         ),
     ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option("--max-length", min=2, help="Token ids an item. Default: the context."),
-    ] = None,
-    allow_truncation: Annotated[
-        bool, typer.Option("--allow-truncation", help="Keep the first tokens of longer items.")
-    ] = False,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="float32, bfloat16 or float16, of both sides.")
-    ] = "float32",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the sampling and the resampling.")
-    ] = 0,
+    max_length: options.MaxLength = None,
+    allow_truncation: options.AllowTruncation = False,
+    dtype: options.Dtype = "float32",
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
     backend: Annotated[str, typer.Option("--backend", help="auto, hf, recorded or toy.")] = "auto",
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch hub names that are not local.")
-    ] = False,
-    revision: Annotated[str | None, typer.Option("--revision", help="Of BASE on the hub.")] = None,
+    download: options.Download = False,
+    revision: options.Revision = None,
 ) -> int:
     """What did tuning change: target, general ability, safety, fluency?
 
@@ -167,16 +128,9 @@ def compare(
     recorded = base.startswith(RECORDED)
     if recorded:
         _refuse_making(context)
-    if data and len(data) > 1:
-        raise UsageError(
-            f"--data came {len(data)} times; it is one file or folder.",
-            "Give the others as --suite NAME=PATH --axis NAME=target.",
-        )
     # of recorded replies the limit counts items that were answered
     of_rows = None if recorded else limit
-    suites = suites_or_built_in(
-        suite or (), data[0] if data else None, axis or (), of_rows, recorded
-    )
+    suites = suites_or_built_in(suite or (), options.one_file(data), axis or (), of_rows, recorded)
     generation = None
     if max_new_tokens and not recorded:
         generation = Generation(max_new_tokens, temperature, top_p, tuple(stop or ()), seed)

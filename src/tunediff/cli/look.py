@@ -43,7 +43,7 @@ def look(
         typer.Option(
             "--of",
             help="Whose text: the item's reference, or the reply of a model. Default: the first "
-            "of these that there is; without ITEM all.",
+            "of these that there is.",
         ),
     ] = None,
     variant: Annotated[
@@ -74,7 +74,9 @@ def look(
     scope = Microscope.of(run)
     console = Printer().console
     if item is None:
-        spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", of)
+        there = {key[2] for key in scope.keys}
+        whose: Of | None = of or next((o for o in OF if o in there), None)
+        spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", whose)
         found: dict[str, Any] = {"spans": [asdict(span) for span in spans]}
         found["looked_at"] = [list(key) for key in scope.looked_at]
         named = f"{spans[0].suite}:{spans[0].item}" if spans else "ITEM"
@@ -99,7 +101,7 @@ def look(
 
 def _run(folder: Path, variant: str | None) -> Run:
     """The run of a folder, of the variant named where there are several."""
-    from tunediff.studies.compare import open_runs
+    from tunediff.run.variants import open_runs
 
     runs = {run.record["identity"]["variant"]: run for run in open_runs(folder)}
     if variant is None and len(runs) == 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import threading
 import webbrowser
 from contextlib import closing
 from pathlib import Path
@@ -72,7 +71,7 @@ def rate(
     Exit codes: 0 done, 2 bad input, 70 a fault of tunediff itself.
     """
     from tunediff.rating.study import open_study
-    from tunediff.studies.compare import open_runs
+    from tunediff.run.variants import open_runs
 
     if not export and (anonymous or as_json):
         raise UsageError("--anonymous and --json belong to --export.", "Add --export.")
@@ -103,12 +102,21 @@ def rate(
                 "kept as it is sent; Ctrl-C ends it.\n"
             )
         if sys.stdout.isatty() and not no_open:
-            # in a thread: a browser of the terminal's own comes back only when it is left
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            _open_browser(address)
         serve(rating_app(study, token, port), listening)
         with printing():
             sys.stdout.write(f"\n{_ended(study)}\n")
     return 0
+
+
+def _open_browser(address: str) -> None:
+    """Show the page, where there is a browser with a window of its own."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if type(browser) is not webbrowser.GenericBrowser:  # which would take over this terminal
+        browser.open(address)
 
 
 def _begun(study: OpenStudy) -> str:

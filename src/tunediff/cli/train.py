@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tunediff.cli import recipe_options as options
 from tunediff.cli.output import interruptible, printing
 
 
@@ -34,80 +35,27 @@ def train(
             "checkpoint.",
         ),
     ],
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            "--recipe",
-            metavar="FILE",
-            help="A recipe.toml, as an adapter's folder holds it; options given beside it win.",
-        ),
-    ] = None,
-    rank: Annotated[int | None, typer.Option(help="r of every adapted module (16).")] = None,
-    alpha: Annotated[float | None, typer.Option(help="alpha / r scales the adapter (32).")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Of the adapter's inputs (0.05).")] = None,
-    target_modules: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Adapted modules, with commas between (q_proj,k_proj,v_proj,o_proj); all-linear "
-            "takes every one.",
-        ),
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Its peak (2e-4).")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW (0.01).")] = None,
-    schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="linear, cosine or constant (linear).")
-    ] = None,
-    warmup: Annotated[
-        float | None, typer.Option(help="Share of the steps in which the rate rises (0.05).")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Of the optimizer (300).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows read at once (2).")] = None,
-    accumulation: Annotated[
-        int | None, typer.Option(help="Times that a step reads so many rows (1).")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Tokens of a row; the rest is cut off (512).")
-    ] = None,
-    clip: Annotated[
-        float | None, typer.Option(help="Largest norm of a gradient; 0: any (1.0).")
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(metavar="reply|all", help="Which tokens are learnt (reply).")
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            metavar="raw|chat|FILE",
-            help="How prompts are given: as they are, by the model's chat template, or by that of "
-            "a file (raw). Messages always go by the template.",
-        ),
-    ] = None,
-    held_out: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Of the rows, kept aside to take the loss of (0)."),
-    ] = None,
-    evaluate_every: Annotated[
-        int | None, typer.Option(help="Steps from one held-out loss to the next (50).")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop after so many held-out losses without a new lowest one, and keep the "
-            "adapter of the lowest (0: never)."
-        ),
-    ] = None,
-    packing: Annotated[
-        bool | None,
-        typer.Option(
-            "--packing/--no-packing",
-            show_default=False,
-            help="Read the rows of a batch without padding, where that is exact (packing).",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of the adapter's start, the order and the dropout (0).")
-    ] = None,
+    recipe: options.RecipeFile = None,
+    rank: options.Rank = None,
+    alpha: options.Alpha = None,
+    dropout: options.Dropout = None,
+    target_modules: options.TargetModules = None,
+    learning_rate: options.LearningRate = None,
+    weight_decay: options.WeightDecay = None,
+    schedule: options.Schedule = None,
+    warmup: options.Warmup = None,
+    steps: options.Steps = None,
+    batch_size: options.BatchSize = None,
+    accumulation: options.Accumulation = None,
+    max_length: options.MaxLength = None,
+    clip: options.Clip = None,
+    loss: options.Loss = None,
+    template: options.Template = None,
+    held_out: options.HeldOut = None,
+    evaluate_every: options.EvaluateEvery = None,
+    patience: options.Patience = None,
+    packing: options.Packing = None,
+    seed: options.TrainingSeed = None,
     checkpoint_every: Annotated[
         int, typer.Option(min=1, help="Steps from one checkpoint to the next.")
     ] = 50,
@@ -151,11 +99,8 @@ def train(
     from tunediff.report.training import summary, training_bar
     from tunediff.report.training_plot import loss_plot, require_plotting
     from tunediff.run.files import write_whole
-    from tunediff.training.recipe import Recipe, read_recipe
 
-    chosen = {} if recipe is None else read_recipe(recipe)
-    chosen |= {name: value for name, value in given.items() if value is not None}
-    whole = Recipe(**chosen)
+    whole = options.recipe_of(recipe, given)
     require_plotting()
     printer = Printer()
     with interruptible(lambda: _kept(out)), training_bar(printer.errors) as update:

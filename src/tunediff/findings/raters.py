@@ -18,7 +18,7 @@ from tunediff.findings.agreement import Scale, cohen_kappa, coincidences, krippe
 from tunediff.findings.corrections import benjamini_hochberg
 from tunediff.findings.decide import judge
 from tunediff.findings.estimates import estimate_ratio
-from tunediff.findings.intervals import percentile_interval
+from tunediff.findings.intervals import FEWEST_GROUPS, percentile_interval
 from tunediff.findings.labels import calibration_by_labels
 from tunediff.findings.proportions import wilson_interval
 from tunediff.run.store import Run
@@ -112,14 +112,12 @@ def summarize_ratings(
     human = rating_rows(ratings, variant)
     by_name = {name: [row for row in human if row.measure == name] for name in _HUMAN}
     estimates = {name: _estimate(own, seed) for name, own in by_name.items()}
-    wilson = _wilson(first, estimates[PREFERENCE])
-    if wilson is not None:
-        estimates[PREFERENCE] = wilson
+    estimates[PREFERENCE], method = _wilson(first, estimates[PREFERENCE])
     return {
         "items": len(by_name[PREFERENCE]),
         "ratings": len(first),
         "shown_twice": len(ratings) - len(first),
-        "win_rate": _win_rate(first, estimates[PREFERENCE], wilson is not None),
+        "win_rate": _win_rate(first, estimates[PREFERENCE], method),
         "measures": _measures(by_name, estimates),
         "raters": _raters(ratings),
         "agreement": _agreement(first, seed),
@@ -143,16 +141,26 @@ def _estimate(rows: Sequence[Row], seed: int) -> Estimate:
     return replace(e, low=low, high=high)
 
 
-def _wilson(first: Sequence[Rating], e: Estimate) -> Estimate | None:
-    """The preference with Wilson's interval, of one rater without ties; None of others."""
+def _wilson(first: Sequence[Rating], e: Estimate) -> tuple[Estimate, str | None]:
+    """The preference's estimate, and by which method its interval is Wilson's, if it is.
+
+    Wilson's is exact enough for one rater without ties. Where the resamples have too little spread
+    for an interval, as where tuned wins nearly always, it is taken too, each item as one rating: an
+    item's share of wins spreads no wider than a win or a loss does. All ties: there is no interval.
+    """
     said = [r["preference"] for r in first]
-    if len({r["rater"] for r in first}) > 1 or "tie" in said or e.groups < len(first):
-        return None
-    low, high = wilson_interval(said.count("tuned"), len(said))
-    return replace(e, low=2 * low - 1, high=2 * high - 1, note="")
+    alone = len({r["rater"] for r in first}) == 1 and e.groups == len(first)
+    if alone and "tie" not in said:
+        method, n = "Wilson", len(first)
+    elif e.low is None and e.groups >= FEWEST_GROUPS and set(said) != {"tie"}:
+        method, n = "Wilson over items", e.groups
+    else:
+        return e, None
+    low, high = wilson_interval(n * (1 + e.effect) / 2, n)
+    return replace(e, low=2 * low - 1, high=2 * high - 1, note=""), method
 
 
-def _win_rate(first: Sequence[Rating], effect: Estimate, wilson: bool) -> dict[str, Any]:
+def _win_rate(first: Sequence[Rating], effect: Estimate, wilson: str | None) -> dict[str, Any]:
     """(1 + effect) / 2 of the preference: a tie is half a win."""
     said = [r["preference"] for r in first]
     low, high = (None if end is None else (1 + end) / 2 for end in (effect.low, effect.high))
@@ -160,7 +168,7 @@ def _win_rate(first: Sequence[Rating], effect: Estimate, wilson: bool) -> dict[s
         "value": (1 + effect.effect) / 2,
         **{"low": low, "high": high, "p": effect.p, "groups": effect.groups},
         **{"won": said.count("tuned"), "tied": said.count("tie"), "lost": said.count("base")},
-        "method": None if low is None else "Wilson" if wilson else "bootstrap over items",
+        "method": None if low is None else wilson or "bootstrap over items",
         "note": effect.note or None,
     }
 

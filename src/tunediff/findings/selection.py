@@ -33,13 +33,13 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     """
     primaries = [primary_rows(run.rows(), by_id(run.items())) for run in runs]
     axis = next((a for a in ("target", "general") if any(a in p for p in primaries)), None)
-    halves = [
-        _halves([r for own in p.values() if own.measure == "nll" for r in own.measured])
+    split = [
+        halves([r for own in p.values() if own.measure == "nll" for r in own.measured])
         for p in primaries
     ]
-    if axis is None or not all(axis in half for both in halves for half in both):
+    if axis is None or not all(axis in half for both in split for half in both):
         return None
-    means = [{a: _mean(rows) for a, rows in first.items()} for first, _ in halves]
+    means = [{a: mean(rows) for a, rows in first.items()} for first, _ in split]
     allowed = [
         k
         for k, m in enumerate(means)
@@ -50,9 +50,9 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     best = min(allowed, key=lambda k: means[k][axis])
     if -means[best][axis] <= runs[best].record["found"]["noise_floor"].get("delta_nll", 0.0):
         return {"rule": RULE, "name": None, "reason": "no variant that keeps the rest beats base"}
-    rows = halves[best][1][axis]
+    rows = split[best][1][axis]
     estimate = estimate_ratio(
-        [_group(r) for r in rows],
+        [group_of(r) for r in rows],
         [r.effect_sum or 0.0 for r in rows],
         [r.count for r in rows],
         signed=True,
@@ -70,19 +70,21 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     }
 
 
-def _halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+def halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
     """Rows with an effect by axis, of the half that chooses and of the one that reports."""
-    halves: tuple[dict[str, list[Row]], dict[str, list[Row]]] = ({}, {})
+    found: tuple[dict[str, list[Row]], dict[str, list[Row]]] = ({}, {})
     for row in rows:
         if row.effect_sum is not None:
-            bit = hashlib.sha256(_group(row).encode()).digest()[0] & 1
-            halves[bit].setdefault(row.axis, []).append(row)
-    return halves
+            bit = hashlib.sha256(group_of(row).encode()).digest()[0] & 1
+            found[bit].setdefault(row.axis, []).append(row)
+    return found
 
 
-def _mean(rows: Sequence[Row]) -> float:
+def mean(rows: Sequence[Row]) -> float:
+    """The effect, pooled."""
     return fsum(r.effect_sum or 0.0 for r in rows) / sum(r.count for r in rows)
 
 
-def _group(row: Row) -> str:
+def group_of(row: Row) -> str:
+    """What is resampled together; groups of different suites are different ones."""
     return f"{row.suite}\x00{row.group}"

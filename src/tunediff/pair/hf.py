@@ -61,6 +61,8 @@ class HfPair:
         self.tokens = tokens
         self.template = template
         self.context = context
+        self.dial: Mapping[str, Any] | None = None  # of an adapter at another strength
+        self.floors: dict[bytes, Mapping[str, float]] | None = None  # where strengths share them
         self._dtype = dtype
         self._tuned_tokenizer: HfTokens | None = None
 
@@ -95,6 +97,7 @@ class HfPair:
             "base_once": self.engine.states is not None,
             "template": None if self.template is None else template_hash(self.template),
             "versions": versions(),
+            **({} if self.dial is None else {"dial": self.dial}),
         }
 
     def encode(
@@ -195,7 +198,12 @@ class HfPair:
 
     def noise_floor(self, items: Sequence[Encoded]) -> Mapping[str, float]:
         """The largest pooled figure of base against itself, by name; never 0."""
-        return floor.noise_floor(self.engine, items)
+        if self.floors is None:
+            return floor.noise_floor(self.engine, items)
+        asked = b"".join(item.ids.tobytes() + item.scored.tobytes() for item in floor.sample(items))
+        if asked not in self.floors:
+            self.floors[asked] = floor.noise_floor(self.engine, items)
+        return self.floors[asked]
 
     def continue_with(self, settings: Mapping[str, Any]) -> None:
         """Go on with the kernel, threads and pack sizes that a run began with."""

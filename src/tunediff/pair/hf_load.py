@@ -210,6 +210,7 @@ class HfTokens:
                 f"({type(self.tokenizer).__name__}).",
                 "Save its fast version (tokenizer.json).",
             )
+        self._texts: dict[int, str] = {}  # of ids that were asked for
         self.bos: int | None = self.tokenizer.bos_token_id
         self.eos: int | None = self.tokenizer.eos_token_id
         # all that a template's text would be parsed for, named in the configuration or not
@@ -238,8 +239,10 @@ class HfTokens:
 
     def text_of(self, token_id: int) -> str:
         """The text of one id, as it reads behind another: many decoders strip the first blank."""
-        once, twice = (self.tokenizer.decode([token_id] * n) for n in (1, 2))
-        return twice[len(once) :] or once
+        if token_id not in self._texts:
+            once, twice = (self.tokenizer.decode([token_id] * n) for n in (1, 2))
+            self._texts[token_id] = twice[len(once) :] or once
+        return self._texts[token_id]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """What each token adds to the text; joined, it is the decoded text, special tokens too.

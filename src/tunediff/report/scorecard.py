@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunediff.report.ratings import people
+from tunediff.report.safety import draw_safety
 from tunediff.report.terminal import clean, columns, number
 
 _STYLES = {
@@ -21,7 +22,6 @@ _STYLES = {
     "unclear": "yellow",
     "shifted": "cyan",
 }
-_READS = {("safety", "degraded"): "eroded"}
 # Shown of each suite, where they apply, beside the axes.
 _BESIDE = (
     ("exact_match", "exact match"),
@@ -33,7 +33,11 @@ _BESIDE = (
     ("repetition", "repeated share"),
     ("degenerate", "degenerate replies"),
 )
-_PRIMARY = {"nll": "NLL of the references", "exact_match": "exact match"}
+_PRIMARY = {
+    "nll": "NLL of the references",
+    "exact_match": "exact match",
+    "refusal_probability": "refusal probability",
+}
 _WORST = 3
 _REPLY = 150  # characters of a reply that are shown
 
@@ -83,13 +87,17 @@ def _one(
         console.print(Text(f"{line}; the first is {first}", style="yellow"))
     for axis, found in variant["axes"].items():
         _by_suite(console, axis, found, variant["measures"])
+    if variant["safety"] is not None:
+        draw_safety(console, variant["safety"])
     if variant["measures"]:
         _beside(console, variant["measures"])
     if variant["ratings"] is not None:
         console.print(Text("\nWhat people say, blind", style="bold"))
         people(console, variant["ratings"])
     _ended(console, replies)
-    _worst(console, variant["worst"], replies)
+    shown = variant["safety"] is not None and variant["safety"]["highest_concern"]
+    rest = [loss for loss in variant["worst"] if loss["axis"] != "safety" or not shown]
+    _worst(console, rest, replies)
     _speed(console, variant["speed"])
 
 
@@ -104,9 +112,7 @@ def _several(console: Console, card: Mapping[str, Any]) -> None:
         cells = []
         for axis in axes:
             found = variant["axes"][axis]
-            cells.append(
-                Text(f"{number(found['effect'], '+.3g')} ").append_text(_verdict(axis, found))
-            )
+            cells.append(Text(f"{number(found['effect'], '+.3g')} ").append_text(_verdict(found)))
         drawn.add_row(Text(clean(variant["name"], 24)), *cells)
     console.print(drawn)
     if axes:
@@ -158,14 +164,14 @@ def _headline(axes: Mapping[str, Any]) -> Text:
     line = Text()
     for axis, found in axes.items():
         line.append(f"{' · ' if line else ''}{axis} ")
-        line.append_text(_verdict(axis, found))
+        line.append_text(_verdict(found))
     return line
 
 
-def _verdict(axis: str, found: Mapping[str, Any]) -> Text:
+def _verdict(found: Mapping[str, Any]) -> Text:
     code: str = found["verdict"]
-    word: str = _READS.get((axis, code), code).replace("_", " ")
-    return Text(word, style=_STYLES.get(code, ""))
+    word: str = found["reads"]
+    return Text(word, style=_STYLES["degraded" if word == "over-cautious" else code])
 
 
 def _axes(axes: Mapping[str, Any]) -> Table:
@@ -175,7 +181,7 @@ def _axes(axes: Mapping[str, Any]) -> Table:
     for axis, found in axes.items():
         drawn.add_row(
             axis,
-            _verdict(axis, found),
+            _verdict(found),
             number(found["base"], ".4g"),
             number(found["tuned"], ".4g"),
             number(found["effect"], "+.3g"),
@@ -190,11 +196,15 @@ def _explained(axes: Mapping[str, Any]) -> str:
     by: dict[tuple[str, str, float], list[str]] = {}
     for axis, found in axes.items():
         by.setdefault((found["primary"], found["unit"], found["margin"]), []).append(axis)
+    directions = {found["primary"]: found["direction"] for found in axes.values()}
+    better = {name: "lower" if d < 0 else "higher" for name, d in directions.items()}
+    mixed = len(set(better.values())) > 1
     parts = [
         f"{_PRIMARY.get(name, name)} ({', '.join(own)}), margin {margin:g} {unit}"
+        + (f", {better[name]} is better" if mixed else "")
         for (name, unit, margin), own in by.items()
     ]
-    lower = ", lower is better" if all(f["direction"] < 0 for f in axes.values()) else ""
+    lower = ", lower is better" if set(better.values()) == {"lower"} else ""
     return f"Judged by {'; '.join(parts)}{lower}."
 
 
@@ -205,7 +215,6 @@ def _interval(found: Mapping[str, Any]) -> str:
 
 
 def _beside(console: Console, measures: Mapping[str, Any]) -> None:
-    console.print()
     drawn = columns("suite", "measure", "base", "tuned", "change", "", left=(0, 1, 5))
     for suite, own in measures.items():
         title = clean(suite, 14)
@@ -222,7 +231,9 @@ def _beside(console: Console, measures: Mapping[str, Any]) -> None:
             change = number(found["effect"], "+.1%" if share else "+.3g")
             drawn.add_row(title, label, base, tuned, change, note.append(flips, style="dim"))
             title = ""
-    console.print(drawn)
+    if drawn.row_count:
+        console.print()
+        console.print(drawn)
 
 
 def _by_suite(

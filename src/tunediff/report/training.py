@@ -46,15 +46,15 @@ def training_bar(errors: Console) -> Iterator[Update]:
 
 
 def _spoken(errors: Console) -> Update:
-    began = time.monotonic()
-    said, first = began - _PAUSE + _QUIET, 0
+    said, first = time.monotonic() - _PAUSE + _QUIET, None
 
     def update(number: int, steps: int, loss: float, speed: float) -> None:
         nonlocal said, first
         now = time.monotonic()
-        first = first or number  # a training that goes on does not begin at 1
-        if now - said >= _PAUSE:
-            left = (now - began) / (number - first + 1) * (steps - number)
+        if first is None:
+            first = (number, now)  # a training that goes on does not begin at 1
+        elif now - said >= _PAUSE:
+            left = (now - first[1]) / (number - first[0]) * (steps - number)
             line = f"Step {number} of {steps}: loss {loss:.4f}, {speed:,.0f} tokens/s, "
             errors.print(f"{line}{left:.0f} s left")
             said = now
@@ -65,7 +65,7 @@ def _spoken(errors: Console) -> Update:
 def summary(report: Mapping[str, Any], losses: str) -> str:
     """What was read and what came of it; ``losses``: the sentence of the model card."""
     data, recipe, parameters = report["data"], report["settings"]["recipe"], report["parameters"]
-    gone = [f"{count} {why}" for why, count in data["dropped"].items() if count]
+    gone = [f"{count:,} {why}" for why, count in data["dropped"].items() if count]
     lines = [
         f"Read {data['rows']:,} rows of {clean(data['file'])} ({data['form']}): "
         f"{data['trained']:,} trained on, {data['held_out']:,} held out, "

@@ -95,6 +95,7 @@ def compare(
     measures: Sequence[Measure] = EVERY,
     look: Sequence[looking.ItemKey] = (),
     begin: Callable[[], None] | None = None,
+    timed: bool = True,
 ) -> Run:
     """Ask both models everything that the suites hold, and keep what all measures say.
 
@@ -116,6 +117,7 @@ def compare(
         known: base's replies, where another variant's run made them: base answers once.
         states: where the pair keeps base's hidden states for other variants: base is read once.
         begin: called when all is found to be askable, before anything is written.
+        timed: whether the pair's speed is measured in the end, by some more passes.
 
     Raises:
         InputError: an item cannot be asked; nothing has been written.
@@ -204,7 +206,7 @@ def compare(
             gauge.ended(k)
             note["seconds"] = time.perf_counter() - began
             recorder.note_time({**note, "settings": asking.found_settings(pair)})
-        if missing and scored:
+        if timed and missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
         with states.asked_once() if states is not None else nullcontext():
             looked_at = _look(pair, recorder, parts, look, part_tokens)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -155,7 +154,6 @@ def columns(pair: Pair, texts: Sequence[tuple[TextKey, Asked]]) -> dict[str, Any
         PairError: the pair answered something else than it was asked.
 
     """
-    text_of = cache(pair.token_text)
     found: dict[str, list[Any]] = {name: [] for name in CANDIDATE_COLUMNS}
     answers = pair.candidates([asked.encoded for _, asked in texts], CANDIDATES)
     for (key, asked), answer in zip(texts, answers, strict=True):
@@ -170,7 +168,7 @@ def columns(pair: Pair, texts: Sequence[tuple[TextKey, Asked]]) -> dict[str, Any
             tokens = getattr(answer, f"{side}_ids").ravel().tolist()
             found[f"{side}_token"] += tokens
             found[f"{side}_p"] += getattr(answer, f"{side}_p").ravel().tolist()
-            found[f"{side}_text"] += map(text_of, tokens)
+            found[f"{side}_text"] += map(pair.token_text, tokens)
     return found
 
 

@@ -7,7 +7,7 @@ made again. Its ``summary`` is a copy for reading: figures are computed from ``r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def read_ratings(folder: Path) -> dict[str, Any] | None:
             raise TypeError("it does not say what was rated")
         if not (kept["ratings"] and all(map(_is_rating, kept["ratings"]))):
             raise TypeError("it holds what is no rating")
+        if not _is_whole(kept["ratings"]):
+            raise TypeError("a rating is there twice, or a second showing without the first")
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(
             f"{path} is damaged: {error}.",
@@ -59,6 +61,14 @@ def _is_rating(line: Mapping[str, Any]) -> bool:
     return (
         all(isinstance(line[name], str) for name in _TEXTS)
         and isinstance(line["again"], bool)
-        and all(line[side] in (1, 2, 3, 4, 5) for side in ("base", "tuned"))
+        and all(type(line[side]) is int and 1 <= line[side] <= 5 for side in ("base", "tuned"))
         and line["preference"] in ("base", "tie", "tuned")
     )
+
+
+def _is_whole(lines: Sequence[Mapping[str, Any]]) -> bool:
+    once, again = (
+        [(r["rater"], r["suite"], r["item"]) for r in lines if r["again"] is second]
+        for second in (False, True)
+    )
+    return len({*once}) == len(once) and len({*again}) == len(again) and {*again} <= {*once}

@@ -18,7 +18,10 @@ from tunediff.values import Candidates, Encoded, Scores
 
 _T = TypeVar("_T")
 _Read = Callable[[list[Encoded], list[Wanted], torch.Tensor, torch.Tensor], Iterable[_T]]
-"""What is taken from the last hidden states of base and tuned at a pack's wanted rows, (R, H)."""
+"""What is taken from the last hidden states of base and tuned at a pack's wanted rows, (R, H).
+
+It looks up the chunk anew each time: that is halved where memory runs out.
+"""
 
 # Tokens of one pack and logits rows of one chunk. On a CPU a few hundred rows already reach the
 # product's full rate and small buffers stay near the cores; a GPU wants much larger ones, but no

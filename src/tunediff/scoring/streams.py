@@ -14,9 +14,10 @@ Both yield last hidden states and never logits: those are far too large to keep.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import nn
 
 from tunediff.errors import ModelError, UnsupportedError
 from tunediff.scoring import attention
+from tunediff.scoring.logits import Buffer, Head
 from tunediff.scoring.packs import Pack
 
 Model = Any
@@ -115,52 +117,6 @@ def end_tokens(model: Model) -> tuple[int, ...]:
     return tuple(found) if isinstance(found, list) else () if found is None else (found,)
 
 
-class Head:
-    """From last hidden states to logits, as the model itself would, into a buffer."""
-
-    def __init__(self, model: Model) -> None:
-        self.module = model.get_output_embeddings()
-        config = model.config.get_text_config()
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self.factor = getattr(config, "logit_scale", None) or 1.0
-        self.factor /= getattr(config, "logits_scaling", None) or 1.0
-
-    @property
-    def plain(self) -> bool:
-        """Whether the head is a bare linear layer, whose product can go into a buffer."""
-        return type(self.module) is nn.Linear and not self.module._forward_hooks
-
-    def __call__(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """(C, H) to (C, V)."""
-        if out is None or not self.plain:
-            z = self.module(h)
-        elif self.module.bias is None:
-            z = torch.mm(h, self.module.weight.T, out=out)
-        else:
-            z = torch.addmm(self.module.bias, h, self.module.weight.T, out=out)
-        if self.factor != 1.0:
-            z.mul_(self.factor)
-        if self.softcap is not None:
-            z.div_(self.softcap).tanh_().mul_(self.softcap)
-        return z
-
-
-class Buffer:
-    """Memory for one chunk of logits, taken once: fresh pages for each would cost as much time."""
-
-    def __init__(self) -> None:
-        self._memory: torch.Tensor | None = None
-
-    def rows(self, count: int, like: torch.Tensor, columns: int) -> torch.Tensor:
-        """(count, columns), contents undefined."""
-        have = self._memory
-        if have is None or have.shape[0] < count or have.dtype != like.dtype:
-            self._memory = have = torch.empty(
-                (count, columns), dtype=like.dtype, device=like.device
-            )
-        return have[:count]
-
-
 def noisy_(out: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
     """Multiply by 1 ± one unit in the last place of the dtype, in place, with random signs."""
     # a bit a sign: drawing an integer for each would cost a third of the floor's time
@@ -189,8 +145,23 @@ def rounding(modules: Sequence[nn.Module], seed: int | None) -> Iterator[None]:
             handle.remove()
 
 
+@dataclass(slots=True)
+class _Pass:
+    """The pass under way, as the hooks of a model see it; one for all strengths of an adapter.
+
+    ``tokens``: base's of the row; in a pair, which is doubled, N. ``factors``: of ΔW by module;
+    1 where there is none.
+    """
+
+    side: _Way = "base"
+    tokens: int = 0
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+
 class SharedStreams:
     """One model, one set of weights, a LoRA added to the rear half of the row.
+
+    ``layers``: of each adapted module its decoder layer, None of the head.
 
     Args:
         model: the base model, in eval mode, with packed attention.
@@ -202,8 +173,8 @@ class SharedStreams:
     def __init__(self, model: Model, low_rank: Sequence[LowRank]) -> None:
         self.device = next(model.parameters()).device
         self._model = model
-        self._side: _Way = "base"
-        self._tokens = 0  # base's of the row under way; in a pair, which is doubled, N
+        self._pass = _Pass()
+        self._factors: Mapping[str, float] = {}
         self._buffer = Buffer()
         adapted = []
         for part in low_rank:
@@ -216,19 +187,28 @@ class SharedStreams:
         self._noisy = adapted
 
         prefix, layers = decoder_layers(model)
-        touched = []
+        self.layers: dict[str, int | None] = {}
         for part, module in zip(low_rank, adapted, strict=True):
+            self.layers[part.module] = None
             if part.module.startswith(prefix + "."):
-                touched.append(int(part.module.removeprefix(prefix + ".").split(".")[0]))
+                within = part.module.removeprefix(prefix + ".")
+                self.layers[part.module] = int(within.split(".")[0])
             elif module is not self.head.module:
                 raise UnsupportedError(
                     f"The adapter changes {part.module}, outside the decoder's layers and head.",
                     "Merge the adapter into its base, and compare the merged model.",
                 )
         # A LoRA on the head alone leaves every layer shared.
+        touched = (layer for layer in self.layers.values() if layer is not None)
         self.first_layer = min(touched, default=len(layers))
         for layer in layers[self.first_layer :]:
             layer.register_forward_pre_hook(self._doubled, with_kwargs=True)
+
+    def scaled(self, factors: Mapping[str, float]) -> SharedStreams:
+        """The same model, whose tuned side adds ΔW times a factor in some modules; 0: nothing."""
+        other = copy.copy(self)
+        other._factors = dict(factors)
+        return other
 
     def pair(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Last hidden states of base and tuned, (N, H) each."""
@@ -244,8 +224,12 @@ class SharedStreams:
             return run_backbone(self._model, pack)
 
     def logits_pair(self, h_b: torch.Tensor, h_t: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One product for both sides."""
+        """One product for both sides; where tuned adds nothing, base's logits are its own."""
         count = len(h_b)
+        if not any(self._factors.get(module, 1.0) for module in self.layers):
+            with self._as("base", count):
+                z = self.head(h_b, self._buffer.rows(count, h_b, self.vocabulary)).float()
+            return z, z
         with self._as("pair", count):
             rows = torch.cat([h_b, h_t])
             z = self.head(rows, self._buffer.rows(2 * count, rows, self.vocabulary)).float()
@@ -268,30 +252,33 @@ class SharedStreams:
 
     @contextmanager
     def _as(self, side: _Way, tokens: int) -> Iterator[None]:
-        self._side, self._tokens = side, tokens
+        now = self._pass
+        now.side, now.tokens, now.factors = side, tokens, self._factors
         try:
             with torch.inference_mode():
                 yield
         finally:
-            self._side = "base"
+            now.side = "base"
 
     def _adding(self, part: LowRank) -> Callable[..., torch.Tensor | None]:
         def hook(
             module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor
         ) -> torch.Tensor | None:
-            if self._side == "base":
+            now = self._pass
+            factor = now.factors.get(part.module, 1.0)
+            if now.side == "base" or factor == 0:
                 return None
             x = args[0].reshape(-1, args[0].shape[-1])
-            if self._side == "merged":
-                return _merged(module, part, args[0])
+            if now.side == "merged":
+                return _merged(module, part, args[0], factor)
             rows = out.reshape(-1, out.shape[-1])
-            if self._side in ("pair", "mixed"):
-                x, rows = x[self._tokens :], rows[self._tokens :]
+            if now.side in ("pair", "mixed"):
+                x, rows = x[now.tokens :], rows[now.tokens :]
             low = x.to(part.a.dtype) @ part.a.T
             if rows.dtype == part.b.dtype:
-                rows.addmm_(low, part.b.T)
+                rows.addmm_(low, part.b.T, alpha=factor)
             else:  # as peft: the sum in float32, rounded once
-                rows.copy_(torch.addmm(rows.to(part.b.dtype), low, part.b.T))
+                rows.copy_(torch.addmm(rows.to(part.b.dtype), low, part.b.T, alpha=factor))
             return out
 
         return hook
@@ -300,21 +287,21 @@ class SharedStreams:
         self, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Double whatever still has N tokens: hidden states, position ids, rotary tables."""
-        if self._side != "pair":
+        if self._pass.side != "pair":
             return None
         return tuple(self._twice(x) for x in args), {k: self._twice(x) for k, x in kwargs.items()}
 
     def _twice(self, x: Any) -> Any:
         if isinstance(x, tuple):
             return tuple(self._twice(y) for y in x)
-        if torch.is_tensor(x) and x.dim() >= 2 and x.shape[:2] == (1, self._tokens):
+        if torch.is_tensor(x) and x.dim() >= 2 and x.shape[:2] == (1, self._pass.tokens):
             return torch.cat([x, x], dim=1)
         return x
 
 
-def _merged(module: Any, part: LowRank, x: torch.Tensor) -> torch.Tensor:
+def _merged(module: Any, part: LowRank, x: torch.Tensor, factor: float) -> torch.Tensor:
     """The module's output with ΔW added to the weight itself, rounded to the weight's dtype."""
-    delta = part.b @ part.a  # (out, in)
+    delta = factor * (part.b @ part.a)  # (out, in)
     weight = module.weight
     if isinstance(module, nn.Linear):
         merged = (weight.to(delta.dtype) + delta).to(weight.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +19,13 @@ from tunediff.items.named import BUILT_IN, read_suites
 from tunediff.items.read import content_hash
 from tunediff.pair.contract import Pair
 from tunediff.pair.open import RECORDED, open_pair
-from tunediff.run import files
 from tunediff.run.comparing import EVERY, Replied, compare
 from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
 from tunediff.run.variants import VARIANTS
-from tunediff.run.variants import open_runs as open_runs
-from tunediff.values import Generation, Measure, Reply, Suite
+from tunediff.studies.variants import base_replies, keep_names, share_base, share_of
+from tunediff.values import Generation, Measure, Suite
 
 if TYPE_CHECKING:
     from tunediff.scoring.states import BaseStates
@@ -75,7 +73,7 @@ def measure_compare(
 
     """
     recorded = base.startswith(RECORDED)
-    source = _template(template or "raw")
+    source = template_source(template or "raw")
     if recorded:
         if template not in (None, "raw"):
             raise UsageError(
@@ -103,9 +101,9 @@ def measure_compare(
 
     def begin(pair: Pair, asked: Sequence[Suite]) -> None:
         if template is None and not runs:
-            _notice_template(pair, asked, notice)
+            notice_template(pair, asked, notice)
         if len(names) > 1:
-            _keep_names(out, names)
+            keep_names(out, names)
 
     with tempfile.TemporaryDirectory() as kept:
         for path in tuned:
@@ -124,7 +122,7 @@ def measure_compare(
                     samples=_most_samples(pair, asked) if recorded else samples,
                     form=form,
                     variant=name,
-                    progress=_share(progress, len(runs), len(names)),
+                    progress=share_of(progress, len(runs), len(names)),
                     known=known.get((form, ends)),
                     states=states,
                     look=looked_at,
@@ -132,37 +130,13 @@ def measure_compare(
                     **asking,
                 )
                 if not recorded:  # there a sample's number depends on both files
-                    known.setdefault((form, ends), _base_replies(run))
+                    known.setdefault((form, ends), base_replies(run))
                 runs.append(run)
     return runs
 
 
-def share_base(pair: Any, folder: Path, states: BaseStates | None = None) -> BaseStates:
-    """Let a pair of Hugging Face models read base once with others.
-
-    Args:
-        pair: the pair.
-        folder: where states are kept until the last of them is done.
-        states: those of the pairs before it.
-
-    """
-    from tunediff.scoring.states import BaseStates
-
-    states = states or BaseStates(folder)
-    pair.share_base(states)
-    return states
-
-
-def _share(
-    progress: Callable[[int, int], None] | None, done: int, of: int
-) -> Callable[[int, int], None] | None:
-    """What hears how far one of several runs is, and tells how far they all are."""
-    if progress is None:
-        return None
-    return lambda part, whole: progress(done * whole + part, of * whole)
-
-
-def _notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str], None]) -> None:
+def notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str], None]) -> None:
+    """Say that there is a chat template, where prompts are given raw and nobody asked for that."""
     prompts = any(item.prompt is not None for suite in suites for item in suite.items)
     if prompts and pair.settings.get("template") is not None:
         notice("Prompts are given raw; the model has a chat template (--template chat).")
@@ -225,7 +199,7 @@ def suites_or_built_in(
     return read_suites(specs, data, axes, limit)
 
 
-def _template(template: str) -> str | None:
+def template_source(template: str) -> str | None:
     """The source of a template file."""
     if template in TEMPLATES:
         return None
@@ -251,24 +225,6 @@ def _names(tuned: Sequence[str], forms: Sequence[str]) -> list[str]:
             name = f"{stem}-{number}"
         names.append(name)
     return names if len(forms) == 1 else [f"{n}-{form}" for n in names for form in forms]
-
-
-def _keep_names(out: Path, names: Sequence[str]) -> None:
-    path = out / VARIANTS
-    if path.is_file():
-        there = json.loads(path.read_bytes())
-        if there != list(names):
-            raise RunError(
-                f"{out} belongs to another run: its variants are {', '.join(there)}; those of this "
-                f"one are {', '.join(names)}.",
-                "Choose another folder, or give the same tuned models in the same order.",
-            )
-        return
-    killed = VARIANTS + files.TEMPORARY  # what is left where this was killed in its middle
-    if out.exists() and any(p.name != killed for p in out.iterdir()):
-        raise RunError(f"{out} is not empty and not such a run.", "Choose a new or empty folder.")
-    files.make_folder(out)
-    files.write_whole(path, (json.dumps(list(names)) + "\n").encode())
 
 
 def _most_samples(pair: Any, suites: Sequence[Suite]) -> int:
@@ -329,12 +285,3 @@ def _of_recorded(
     for sentence in said:
         notice(sentence)
     return tuple(found)
-
-
-def _base_replies(run: Run) -> Replied:
-    found = {}
-    for line in run.replies():
-        said = dict(line["base"])
-        said["ids"] = None if said["ids"] is None else tuple(said["ids"])
-        found[line["suite"], line["item"], line["sample"]] = Reply(**said)
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_LAST = 30  # steps whose mean loss stands for the end
+_PART = 10  # the mean loss of the first tenth of the steps stands for the start
 
 
 def card(report: Mapping[str, Any]) -> str:
@@ -44,10 +44,11 @@ def card(report: Mapping[str, Any]) -> str:
 def losses(report: Mapping[str, Any]) -> str:
     """The losses in a sentence."""
     found = report["losses"]
-    last = found[-_LAST:]
+    count = -(-len(found) // _PART)
+    first, last = (sum(part) / count for part in (found[:count], found[-count:]))
     text = (
-        f"Loss {found[0]:.4f} nats/token at the first step, {sum(last) / len(last):.4f} over the "
-        f"last {len(last)}"
+        f"Loss {first:.4f} nats/token over the first {count} steps, {last:.4f} over the last "
+        f"{count}"
     )
     if report["held_out"]:
         first = report["held_out"][0]

@@ -1,0 +1,208 @@
+"""Which layers and kinds of modules carry what tuning changed?
+
+A pure function of runs of one adapter: whole, and with one group of its modules off (or alone).
+What a group carries is the effect of the whole adapter less the effect without the group, item by
+item. The groups' parts need not add up to the whole: one may stand in for another, or need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunediff.findings.corrections import benjamini_hochberg
+from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.paired import DRIFT, Setting, decisive
+from tunediff.findings.selection import group_of
+from tunediff.values import Estimate, Row
+
+SCHEMA_VERSION = 1
+
+By = Literal["layer", "module"]
+Way = Literal["off", "alone"]
+_Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A group of modules, and the run in which it was off, or on alone."""
+
+    by: By
+    group: str
+    modules: int
+    way: Way
+    setting: Setting
+
+
+def trace_card(whole: Setting, parts: Sequence[Part]) -> dict[str, Any]:
+    """The object of ``trace.json``: what each group carries, and whether the parts add up.
+
+    Args:
+        whole: the adapter as it is.
+        parts: every group of a way of cutting the adapter, which is what is added up.
+
+    """
+    figures = {q: _items(whole, parts, q) for q in whole.measures if q != DRIFT}
+    lines: list[dict[str, Any]] = []
+    sums: list[dict[str, Any]] = []
+    for quantity, items in figures.items():
+        for by, way in dict.fromkeys((part.by, part.way) for part in parts):
+            own = [part for part in parts if (part.by, part.way) == (by, way)]
+            lines += _parts(whole, own, quantity, items)
+            sums.append(_added(whole, own, quantity, items))
+    axis = decisive(whole)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "base": _side(whole, "base"),
+        "adapter": _side(whole, "tuned"),
+        "axis": axis,
+        "whole": [
+            {
+                "quantity": quantity,
+                **whole.described(quantity),
+                **_figures(_estimate(whole, items, {k: _effect(r) for k, r in items.items()})),
+                "left_out": len(whole.rows[quantity]) - len(items),
+            }
+            for quantity, items in figures.items()
+        ],
+        "parts": lines,
+        "additivity": sums,
+        "sentences": _sentences(axis, lines, sums),
+    }
+
+
+def _side(setting: Setting, side: str) -> dict[str, str]:
+    return {
+        "path": setting.record["found"]["paths"][side],
+        "fingerprint": setting.record["identity"][side]["fingerprint"],
+    }
+
+
+def _effect(row: Row) -> float:
+    return row.effect_sum or 0.0
+
+
+def _key(row: Row) -> _Key:
+    return row.suite, row.item, row.sample
+
+
+def _items(whole: Setting, parts: Sequence[Part], quantity: str) -> dict[_Key, Row]:
+    """The whole adapter's rows of the items that have a figure in every run."""
+    known = [{_key(r) for r in part.setting.rows.get(quantity, ())} for part in parts]
+    return {_key(r): r for r in whole.rows[quantity] if all(_key(r) in own for own in known)}
+
+
+def _carried(whole: Mapping[_Key, Row], part: Part, quantity: str) -> dict[_Key, float]:
+    """Of each item the sum that a group carries: whole − without it, or the group alone."""
+    own = {_key(r): _effect(r) for r in part.setting.rows[quantity]}
+    if part.way == "alone":
+        return {key: own[key] for key in whole}
+    return {key: _effect(row) - own[key] for key, row in whole.items()}
+
+
+def _estimate(
+    whole: Setting, items: Mapping[_Key, Row], sums: Mapping[_Key, float]
+) -> Estimate | None:
+    if not items:
+        return None
+    rows = [(items[key], value) for key, value in sums.items()]
+    return estimate_ratio(
+        [group_of(r) for r, _ in rows],
+        [value for _, value in rows],
+        [r.count for r, _ in rows],
+        signed=True,
+        seed=whole.seed,
+    )
+
+
+def _figures(e: Estimate | None) -> dict[str, Any]:
+    if e is None:
+        reason = "no item has a figure in every run"
+        return {"value": None, "low": None, "high": None, "groups": 0, "reason": reason}
+    return {
+        "value": e.effect,
+        "low": e.low,
+        "high": e.high,
+        "groups": e.groups,
+        "reason": e.note or None,
+    }
+
+
+def _parts(
+    whole: Setting, parts: Sequence[Part], quantity: str, items: Mapping[_Key, Row]
+) -> list[dict[str, Any]]:
+    found = [_estimate(whole, items, _carried(items, part, quantity)) for part in parts]
+    adjusted = benjamini_hochberg([1.0 if e is None or e.p is None else e.p for e in found])
+    total = _estimate(whole, items, {key: _effect(r) for key, r in items.items()})
+    floor = whole.floor(quantity) or 0.0
+    clear = total is not None and abs(total.effect) > floor
+    return [
+        {
+            "by": part.by,
+            "group": part.group,
+            "modules": part.modules,
+            "way": part.way,
+            "quantity": quantity,
+            **whole.described(quantity),
+            **_figures(e),
+            "p": None if e is None else e.p,
+            "p_adjusted": None if e is None else p,
+            "share": e.effect / total.effect if e is not None and total is not None and clear
+            else None,
+        }
+        for part, e, p in zip(parts, found, adjusted, strict=True)
+    ]  # fmt: skip
+
+
+def _added(
+    whole: Setting, parts: Sequence[Part], quantity: str, items: Mapping[_Key, Row]
+) -> dict[str, Any]:
+    """The sum of what the groups carry against the whole effect, item by item."""
+    carried = [_carried(items, part, quantity) for part in parts]
+    over = {key: sum(own[key] for own in carried) - _effect(row) for key, row in items.items()}
+    e = _estimate(whole, items, over)
+    total = _estimate(whole, items, {key: _effect(row) for key, row in items.items()})
+    adds_up = None
+    if e is not None and e.low is not None and e.high is not None:
+        adds_up = e.low <= 0 <= e.high or abs(e.effect) <= (whole.floor(quantity) or 0.0)
+    return {
+        "by": parts[0].by,
+        "way": parts[0].way,
+        "quantity": quantity,
+        **whole.described(quantity),
+        "sum": None if e is None or total is None else e.effect + total.effect,
+        "whole": None if total is None else total.effect,
+        **_figures(e),
+        "adds_up": adds_up,
+    }
+
+
+def _sentences(
+    axis: str | None, lines: Sequence[Mapping[str, Any]], sums: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    said = []
+    for by in dict.fromkeys(line["by"] for line in lines):
+        own = [x for x in lines if (x["by"], x["quantity"], x["way"]) == (by, axis, "off")]
+        own = [x for x in own if x["share"] is not None]
+        if own:
+            most = max(own, key=lambda x: x["share"])
+            said.append(
+                f"Without {most['group']}, {100 * most['share']:.0f} % of the effect on {axis} is "
+                "lost, the most of any " + ("layer." if by == "layer" else "kind of module.")
+            )
+    for found in sums:
+        size = max(abs(found["sum"] or 0.0), abs(found["whole"] or 0.0))
+        if found["adds_up"] is not False or size <= (found["margin"] or 0.0):
+            continue  # what is no change by the margin is nobody's part
+        less = abs(found["sum"]) < abs(found["whole"])
+        why = "groups stand in for each other" if less else "groups need each other"
+        if found["way"] == "alone":
+            why = "groups need each other" if less else "groups stand in for each other"
+        what = "lost effects" if found["way"] == "off" else "effects alone"
+        said.append(
+            f"By {found['by']} the {what} on {found['quantity']} do not add up: they sum to "
+            f"{found['sum']:+.3g}, and the whole is {found['whole']:+.3g} (difference "
+            f"{found['low']:+.3g} to {found['high']:+.3g}); {why}."
+        )
+    return said
