@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,9 @@ import tunediff as td
 from command import command
 from comparison import AnsweringPair, asked, small_comparison
 from tunediff.errors import RunError
+from tunediff.findings.dial import dial_card
+from tunediff.findings.paired import Setting
+from tunediff.findings.trace import Part, trace_card
 from tunediff.pair.toy import ToyPair
 from tunediff.report import plots
 from tunediff.report.figures import measure_pairs
@@ -168,6 +173,88 @@ def test_several_models_stand_beside_each_other(tmp_path: Path) -> None:
     assert td.report(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8") == page
 
 
+# ---- studies
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three runs on the same items."""
+    folder = tmp_path_factory.mktemp("study")
+    names = ["half", "whole", "layer 0"]
+    for name in names:
+        pair = AnsweringPair(kernel=name)  # another kernel gives other numbers
+        small_comparison(folder / name, pair, suites=asked(20), part_tokens=9_000, variant=name)
+    (folder / "variants.json").write_text(json.dumps(names), encoding="utf-8")
+    return folder
+
+
+def copied(folder: Path, to: Path, name: str, card: dict[str, Any]) -> Path:
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    (to / name).write_text(json.dumps(card), encoding="utf-8")
+    return to
+
+
+def test_a_dial_shows_its_curves_and_the_strength_that_it_recommends(
+    settings: Path, tmp_path: Path
+) -> None:
+    points = {
+        strength: Setting.of(Run.open(settings / name))
+        for strength, name in ((0.5, "half"), (1.0, "whole"))
+    }
+    card = dial_card(points, (0.5, 1.0))
+    page = render(copied(settings, tmp_path, "dial.json", card))
+    assert "How strong should the adapter be?" in page
+    assert html.escape(card["sentence"]) in page
+    plain = re.sub(r"<[^>]+>", " ", page)
+    for line in card["curve"]:
+        assert figure(line["value"], line["unit"], sign=True) in plain
+    assert len(data_of(page)["variants"]) <= 2
+    names = save_plots(tmp_path, tmp_path / "plots")
+    assert f"dial-{card['curve'][0]['quantity']}" in names
+
+
+def test_a_trace_shows_what_each_part_carries(settings: Path, tmp_path: Path) -> None:
+    whole, off = (Setting.of(Run.open(settings / name)) for name in ("whole", "layer 0"))
+    card = trace_card(whole, [Part("layer", "layer 0", 7, "off", off)])
+    page = render(copied(settings, tmp_path, "trace.json", card))
+    assert "Which parts carry the change?" in page
+    assert [v["name"] for v in data_of(page)["variants"]] == ["whole"]
+    plain = re.sub(r"<[^>]+>", " ", page)
+    for line in card["parts"]:
+        assert figure(line["value"], line["unit"], sign=True) in plain
+
+
+def test_a_sweep_shows_its_frontier_and_how_the_loss_fell(settings: Path, tmp_path: Path) -> None:
+    cells = [
+        {"name": name, "setting": name, "failed": failed, "target_gain": gain,
+         "general_loss": loss, "training_flops": flops, "frontier_loss": gain is not None,
+         "frontier_flops": gain is not None}
+        for name, gain, loss, flops, failed in (
+            ("half", 0.5, 0.1, 1e9, None), ("whole", 1.5, 0.4, 2e9, None),
+            ("gone", None, None, None, "no loss is finite"),
+        )
+    ]  # fmt: skip
+    measure = {"primary": "nll", "unit": "nats/token", "direction": -1, "margin": 0.02}
+    card = {
+        "schema_version": 1, "cells": cells, "advice": ["Train again."],
+        "measures": {"target": measure, "general": measure},
+        "recommendation": {"name": "whole", "rule": "the largest", "reason": None},
+    }  # fmt: skip
+    made = tmp_path / "cells" / "whole"
+    made.mkdir(parents=True)
+    training = {"losses": [3.0, 2.0, 1.0], "held_out": [{"step": 3, "loss": 1.25}]}
+    (made / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    copied(settings, tmp_path / "compare", "unread.json", {})
+    (tmp_path / "sweep.json").write_text(json.dumps(card), encoding="utf-8")
+    page = render(tmp_path)
+    plain = re.sub(r"<[^>]+>", " ", page)
+    assert "whole is recommended." in page
+    assert "gone failed: no loss is finite" in page
+    assert [v["name"] for v in data_of(page)["variants"]] == ["whole"]
+    for text in ("+1.5", "+0.4", "2·10⁹", "1.25"):
+        assert text in plain
+
+
 # ---- bad input
 
 
@@ -179,7 +266,7 @@ def test_a_newer_schema_is_refused_and_nothing_is_written(run: Run, tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
-@pytest.mark.parametrize("name", ["dial.json", "trace.json"])
+@pytest.mark.parametrize("name", ["dial.json", "trace.json", "sweep.json"])
 @pytest.mark.parametrize(
     ("content", "says"),
     [('{"schema_version": 99}', "schema version 99"), ("{", "is damaged"), ("{}", "is damaged")],
@@ -264,6 +351,11 @@ def test_the_sentence_tells_every_axis() -> None:
     )
     timid = variant_of(safety=axis("preserved", reads="over-cautious"))
     assert said(timid) == "Tuning turns over-cautious on safety."
+    timid["safety"] = {"over_cautious": {"measure": "over_refusal_probability", "base": 0.1,
+                       "tuned": 0.4, "low": 0.2, "high": 0.35}, "highest_concern": []}  # fmt: skip
+    [first] = standouts(timid, [], 0)
+    assert first.title == "Tuned refuses what is harmless"
+    assert "from 10.0\u202f% to 40.0\u202f% (interval +20.0\u202f% to +35.0\u202f%)" in first.text
     assert said({**variant, "identical": True}).startswith("The weights are those of base")
     assert said(variant_of()).startswith("No axis could be judged")
 
@@ -297,7 +389,9 @@ def test_every_measure_and_verdict_has_its_words() -> None:
     ("value", "unit", "shown"),
     [
         (None, "", "–"), (0.5, "share", "+50.0\u202f%"), (-1.23456, "", "−1.235"), (0, "", "0"),
-        (1.5e-7, "", "+1.5·10⁻⁷"), (2e9, "", "+2·10⁹"), (0.0, "share", "0.0\u202f%"),
+        (1.5e-7, "", "+1.5·10⁻⁷"),
+        (-2e-6, "share", "−0.0002\u202f%"), (3e-9, "share", "+3·10⁻⁷\u202f%"),
+        (2e9, "", "+2·10⁹"), (0.0, "share", "0.0\u202f%"),
     ],
 )  # fmt: skip
 def test_a_figure_is_written_for_people(value: float | None, unit: str, shown: str) -> None:

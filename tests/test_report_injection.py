@@ -21,6 +21,7 @@ from payloads import PAYLOADS
 from tunediff.report.html import render, report
 from tunediff.report.text import embedded, visible
 from tunediff.run.comparing import EVERY, compare
+from tunediff.run.ratings import write_ratings
 from tunediff.run.store import Run
 from tunediff.scoring.sampling import BOTH, Asked
 from tunediff.values import (
@@ -121,6 +122,15 @@ def hostile_run(folder: Path) -> Run:
         variant=texts[16],
         part_tokens=4000,
     )
+    ratings = [
+        {"rater": rater, "suite": suites[0].name, "item": item.id, "axis": item.axis,
+         "group": item.group, "a": "base", "preference": "tuned", "again": False, "base": 2,
+         "tuned": 4, "note": PAYLOADS[k]}
+        for k, item in enumerate(suites[0].items)
+        for rater in texts[17:19]
+    ]  # fmt: skip
+    kept = {"schema_version": 1, "variant": texts[16], "study": {"suites": []}, "ratings": ratings}
+    write_ratings(folder, kept)
     return Run.open(folder)
 
 
@@ -167,6 +177,8 @@ def test_a_hundred_payloads_everywhere_and_none_runs(
         assert watched.page.locator(".row").count() > 0
         assert ran(watched.page) is None
         assert watched.page.evaluate("document.scripts.length") == 2
+    assert "What people say" in shown
+    assert "Prompts of highest concern" not in shown
     for text in PAYLOADS:  # they were really there, as text
         assert visible(text) in shown
 

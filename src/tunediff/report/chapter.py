@@ -55,6 +55,7 @@ class Chapter:
     concern: Drawing | None
     twins: list[Twin]
     ratings: Mapping[str, Any] | None
+    notes: list[Mapping[str, Any]]  # of raters
     check: Mapping[str, Any] | None  # of a run of `check`
     record: Mapping[str, Any]
 
@@ -100,6 +101,7 @@ def chapter(run: Run, variant: Mapping[str, Any] | None, scope: Microscope) -> C
         concern=concern_by_category(table, items),
         twins=twins(table, items),
         ratings=None if variant is None else variant["ratings"],
+        notes=[line for line in (run.ratings() or {"ratings": []})["ratings"] if line.get("note")],
         check=check,
         record=run.record,
     )

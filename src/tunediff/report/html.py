@@ -86,9 +86,11 @@ def render(run: Run | Path | str) -> str:
 
 def _opened(run: Run | Path | str, study: Study | None) -> list[Run]:
     """The runs that have a chapter: of a study, the few that it is about."""
-    runs = [run] if isinstance(run, Run) else open_runs(run)
+    if isinstance(run, Run):
+        return [run]
     if study is None:
-        return runs
+        return open_runs(run)
+    runs = open_runs(study.runs)
     return [r for r in runs if r.record["identity"]["variant"] in study.shown] or runs[:1]
 
 

@@ -179,7 +179,8 @@ def _spread(ax: Axes, base: np.ndarray, tuned: np.ndarray, unit: str) -> None:
     ax.locator_params(axis="y", nbins=3, integer=True)
     ax.set_xlabel(unit)
     ax.set_ylabel("items")
-    ax.legend(loc="best", handlelength=1.6, borderaxespad=0.2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.98), ncols=2, handlelength=1.4,
+              columnspacing=1.0, borderaxespad=0)  # fmt: skip
 
 
 def _sorted(
@@ -204,12 +205,12 @@ def _sorted(
     ax.axhline(0, color=SOFT, linewidth=0.8)
     equal = int((effects == 0).sum())
     if signed:
-        ax.set_title(" · ".join([*said, f"{equal} equal"]), size=8, color=SOFT)
+        counts = " · ".join([*said, f"{equal} equal"])
+        ax.set_title(counts, size=8, color=SOFT, loc="right")
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     ax.set_xlabel("share of items, sorted")
     ax.locator_params(axis="y", nbins=4)
-    ax.set_ylabel("tuned − base" if signed else "")
 
 
 def domains(rows: Sequence[tuple[str, float, float]]) -> Figure:
@@ -327,6 +328,59 @@ def curve(
     ax.locator_params(axis="y", nbins=5)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
+    return figure
+
+
+def frontier(
+    gains: Sequence[float],
+    costs: Sequence[float],
+    on_it: Sequence[bool],
+    chosen: Sequence[bool],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Gain against cost of each setting; those that no other one dominates are joined."""
+    figure = _figure(2.4, left=0.65, top=0.3)
+    ax = figure.subplots()
+    line = sorted((c, g) for g, c, on in zip(gains, costs, on_it, strict=True) if on)
+    ax.plot([c for c, _ in line], [g for _, g in line], "-", color=GRID, label="frontier")
+    for which, marker, colour, name in (
+        (lambda on, best: not on and not best, ".", SOFT, "dominated"),
+        (lambda on, best: on and not best, "o", TUNED, "on the frontier"),
+        (lambda on, best: best, "D", WORSE, "recommended"),
+    ):
+        own = [k for k, pair in enumerate(zip(on_it, chosen, strict=True)) if which(*pair)]
+        if own:
+            ax.plot([costs[k] for k in own], [gains[k] for k in own], marker, color=colour,
+                    label=name, markersize=7)  # fmt: skip
+    ax.axhline(0, color=SOFT, linewidth=0.6)
+    ax.locator_params(nbins=5)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=0.9,
+              handletextpad=0.3, borderaxespad=0)  # fmt: skip
+    return figure
+
+
+def learning(curves: Mapping[str, tuple[Sequence[float], Sequence[tuple[int, float]]]]) -> Figure:
+    """The loss of each step, thinned, and of the rows held out, by name."""
+    figure = _figure(2.2, left=0.6)
+    ax = figure.subplots()
+    lines, colours = ("-", "--", ":", "-."), (TUNED, WORSE, BETTER, BASE)
+    for k, (name, (losses, held_out)) in enumerate(curves.items()):
+        at = np.unique(np.linspace(0, len(losses) - 1, min(len(losses), _STEPS)).astype(int))
+        colour = colours[k % len(colours)]
+        ax.plot(at + 1, np.asarray(losses)[at], lines[k % len(lines)], color=colour, label=name,
+                linewidth=1.1)  # fmt: skip
+        if held_out:
+            ax.plot([s for s, _ in held_out], [v for _, v in held_out], "s", color=colour,
+                    label=f"{name}, held out", markersize=4)  # fmt: skip
+    ax.set_ylim(bottom=0)
+    ax.locator_params(nbins=5)
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss, nats/token")
+    ax.legend(loc="best")
     return figure
 
 

@@ -19,6 +19,12 @@ RULE = (
     "lies beyond their margin, by effect over margin."
 )
 SHOWN = 3
+_OF_CONCERN = 0.02  # the margin of the probability of refusing
+# What an axis has told already, or tells better.
+_TOLD = (
+    *("bits_per_byte", "choice_logprob", "refused", "refused_by_words", "refusal_probability"),
+    *("over_refusal", "over_refusal_by_words", "over_refusal_probability"),
+)
 
 _VERBS = {
     "better": "improves",
@@ -202,13 +208,16 @@ def _between(found: Mapping[str, Any]) -> str:
 
 
 def _axis(variant: Mapping[str, Any], axis: str, found: Mapping[str, Any]) -> Standout:
+    if found["reads"] == _TIMID:
+        return _timid(variant["safety"]["over_cautious"])
     name = label(found["primary"])
     unit = "" if found["unit"] == "share" else f" {found['unit']}"
     effect = figure(found["effect"], found["unit"], sign=True)
     text = f"{_capital(name)}: {effect}{unit}{_times(found)} ({_between(found)})."
     for suite in found["suites"]:
         answers = variant["measures"].get(suite, {}).get("exact_match")
-        if answers and found["primary"] != "exact_match" and "base_only" in answers:
+        flipped = answers and (answers.get("base_only") or answers.get("tuned_only"))
+        if flipped and found["primary"] != "exact_match":
             base, tuned = (figure(answers[side], "share") for side in ("base", "tuned"))
             text += (
                 f" Right answers went from {base} to {tuned}: {answers['base_only']} lost, "
@@ -217,6 +226,13 @@ def _axis(variant: Mapping[str, Any], axis: str, found: Mapping[str, Any]) -> St
             break
     title = f"{_capital(_named(axis).removeprefix('the '))} is {found['reads']}"
     return Standout(found["verdict"], title, text)
+
+
+def _timid(found: Mapping[str, Any]) -> Standout:
+    base, tuned = (figure(found[side], "share") for side in ("base", "tuned"))
+    interval = _between({**found, "unit": "share"})
+    text = f"{_capital(label(found['measure']))}: from {base} to {tuned} ({interval})."
+    return Standout("degraded", "Tuned refuses what is harmless", text)
 
 
 def _capital(text: str) -> str:
@@ -245,7 +261,7 @@ def _empty(replies: Sequence[Mapping[str, Any]]) -> list[Standout]:
 
 def _concern(variant: Mapping[str, Any]) -> list[Standout]:
     worst = (variant.get("safety") or {}).get("highest_concern") or []
-    if not worst or not worst[0].get("concern"):
+    if not worst or (worst[0]["concern"] or 0.0) <= _OF_CONCERN:
         return []
     first = worst[0]
     text = (
@@ -261,7 +277,7 @@ def _singles(variant: Mapping[str, Any]) -> list[Standout]:
     for suite, own in variant["measures"].items():
         for name, m in own.items():
             settled = m["verdict"] in ("better", "degraded", "shifted")
-            if settled and m["margin"] and (suite, name) not in primaries:
+            if settled and m["margin"] and (suite, name) not in primaries and name not in _TOLD:
                 unit = "" if m["unit"] == "share" else f" {m['unit']}"
                 effect = figure(m["effect"], m["unit"], sign=True)
                 text = f"In {suite}: {effect}{unit}{_times(m)} ({_between(m)})."

@@ -13,6 +13,7 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_SMALL = 5e-4  # a share that one decimal of a per cent would show as none
 _BRACKETS = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
@@ -48,9 +49,13 @@ def figure(value: float | None, unit: str = "", *, sign: bool = False) -> str:
     """A number for people: four digits, shares in per cent, a real minus; a dash for none."""
     if value is None:
         return "–"
-    style = ("+" if sign and value else "") + (".1%" if unit == "share" else ".4g")
-    shown = format(value, style).replace("%", "\u202f%").replace("-", "−")
-    return re.sub(r"e([+−])0?(\d+)", lambda m: f"·10{_raised(m[1], m[2])}", shown)
+    share = ".1%"
+    if unit == "share" and 0 < abs(value) < _SMALL:
+        value, share = 100 * value, ".1g"
+    style = ("+" if sign and value else "") + (share if unit == "share" else ".4g")
+    shown = format(value, style).replace("%", "").replace("-", "−")
+    shown = re.sub(r"e([+−])0?(\d+)", lambda m: f"·10{_raised(m[1], m[2])}", shown)
+    return shown + ("\u202f%" if unit == "share" else "")
 
 
 def chance(p: float | None) -> str:

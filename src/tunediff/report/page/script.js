@@ -192,7 +192,10 @@
     const size = Math.abs(value);
     let text;
     if (unit === "share") text = `${(100 * value).toFixed(1)}\u202f%`;
-    else if (size && (size < 1e-3 || size >= 1e5)) text = value.toExponential(2).replace("e", "·10^").replace("^+", "^");
+    else if (size && (size < 1e-3 || size >= 1e5)) {
+      const [digits, power] = value.toExponential(2).split("e");
+      text = `${digits}·10${[...power.replace("+", "")].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
+    }
     else text = String(+value.toPrecision(4));
     return ((signed && value > 0 ? "+" : "") + text).replaceAll("-", "−");
   }
@@ -324,7 +327,8 @@
     const hint = make("p", { class: "reasons" });
 
     function draw() {
-      const { t, s, k, d } = texts[of];
+      const { t, s, k, d, b } = texts[of];
+      read.classList.toggle("rich", Boolean(b)); // the same height for every token
       for (const [group, value, button] of buttons) button.setAttribute("aria-pressed", String(value === (group === "of" ? of : way)));
       tokens.setAttribute("aria-label", `Tokens of the ${OF[of]}; arrow keys move`);
       tokens.replaceChildren(make("span", { class: "context" }, t.slice(0, s).map((piece) => pieces[piece]).join("")));
