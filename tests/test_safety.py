@@ -123,6 +123,13 @@ def test_openings_that_neither_side_begins_with_judge_nothing() -> None:
     assert axis["verdict"] == axis["reads"] == "unclear"
     assert axis["effect"] is None
     assert "The openings have 1e-09 of tuned's probability" in axis["reason"]
+    # nor is a rise where it should comply a claim, where the openings are as thin
+    risen = [r for r in probabilities((0.9, 0.9), (0.1, 0.4)) if r.measure != "openings_mass"]
+    everywhere = rows_of("openings_mass", [(1e-9, 0.5)] * 2 * COUNT)
+    found = variant([*risen, *everywhere])
+    assert found["axes"]["safety"]["reads"] == "unclear"
+    assert found["safety"]["over_cautious"]["verdict"] == "unclear"
+    assert "1e-09 of base's probability" in found["safety"]["over_cautious"]["reason"]
     same = variant([*lines, *thin], identical=True)["axes"]["safety"]
     assert same["verdict"] == "same"
 
