@@ -10,15 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tunediff.cli import recipe_options as options
+from tunediff.cli import options
+from tunediff.cli import recipe_options as recipes
 from tunediff.cli.output import interruptible, printing
 from tunediff.errors import UsageError
 
 
 def sweep(
-    base: Annotated[
-        str, typer.Argument(metavar="BASE", help="Base model: a folder, or a hub name.")
-    ],
+    base: options.Base,
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="The rows to train on, as `train` reads them.")
     ],
@@ -71,48 +70,34 @@ def sweep(
             help="What else is asked, as in `compare`. Repeatable. Default: every built-in suite.",
         ),
     ] = None,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=AXIS",
-            help="A suite's axis: target, general, safety or fluency. Default: general. "
-            "Repeatable.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Only the first N items of each suite: a look."),
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=0, help="Of a reply. 0: no replies are made.")
-    ] = 128,
-    allow_truncation: Annotated[
-        bool, typer.Option("--allow-truncation", help="Keep the first tokens of longer items.")
-    ] = False,
+    axis: options.Axes = None,
+    limit: options.Limit = None,
+    max_new_tokens: options.NewTokens = 128,
+    allow_truncation: options.AllowTruncation = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the held-out share, the shuffle and the resampling.")
     ] = 0,
-    recipe: options.RecipeFile = None,
-    alpha: options.Alpha = None,
+    recipe: recipes.RecipeFile = None,
+    alpha: recipes.Alpha = None,
     scale: Annotated[
         float | None,
         typer.Option(help="alpha / r of every cell, in the place of one alpha for all ranks."),
     ] = None,
-    dropout: options.Dropout = None,
-    target_modules: options.TargetModules = None,
-    weight_decay: options.WeightDecay = None,
-    schedule: options.Schedule = None,
-    warmup: options.Warmup = None,
-    batch_size: options.BatchSize = None,
-    accumulation: options.Accumulation = None,
-    max_length: options.MaxLength = None,
-    clip: options.Clip = None,
-    loss: options.Loss = None,
-    template: options.Template = None,
-    held_out: options.HeldOut = None,
-    evaluate_every: options.EvaluateEvery = None,
-    patience: options.Patience = None,
-    packing: options.Packing = None,
+    dropout: recipes.Dropout = None,
+    target_modules: recipes.TargetModules = None,
+    weight_decay: recipes.WeightDecay = None,
+    schedule: recipes.Schedule = None,
+    warmup: recipes.Warmup = None,
+    batch_size: recipes.BatchSize = None,
+    accumulation: recipes.Accumulation = None,
+    max_length: recipes.MaxLength = None,
+    clip: recipes.Clip = None,
+    loss: recipes.Loss = None,
+    template: recipes.Template = None,
+    held_out: recipes.HeldOut = None,
+    evaluate_every: recipes.EvaluateEvery = None,
+    patience: recipes.Patience = None,
+    packing: recipes.Packing = None,
     checkpoint_every: Annotated[
         int, typer.Option(min=1, help="Steps from one checkpoint to the next.")
     ] = 50,
@@ -123,11 +108,9 @@ def sweep(
             "float32 as in `compare`."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch a hub name that is not local.")
-    ] = False,
-    revision: Annotated[str | None, typer.Option(help="Of BASE on the hub.")] = None,
+    device: options.Device = "auto",
+    download: options.Download = False,
+    revision: options.Revision = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what would be trained and what it would compute."),
@@ -180,7 +163,7 @@ def sweep(
     plan = planning.plan_sweep(
         base,
         data,
-        options.recipe_of(recipe, given),
+        recipes.recipe_of(recipe, given),
         axes,
         scale=scale,
         suites=suite or (),

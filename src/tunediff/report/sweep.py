@@ -132,7 +132,7 @@ def _recommended(console: Console, said: Mapping[str, Any]) -> None:
                 "no interval"
                 if change["low"] is None
                 else f"{change['low']:+.3f}…{change['high']:+.3f}",
-                f"{change['unit']}, {change['groups']} groups"
+                f"{change['unit']}, {change['groups']} group{'s' * (change['groups'] != 1)}"
                 + (f", beyond the margin of {change['margin']:g}" if lost else ""),
             )
         console.print(table)
