@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def rows(page: Page) -> list[str]:
 
 def chosen(page: Page, label: str) -> Locator:
     """The choice of that name above the list."""
-    return page.locator(f".controls label:has-text('{label}') select")
+    labels = page.locator(".controls label").filter(has_text=re.compile(f"^{label}"))
+    return labels.locator("select")
 
 
 def counted(page: Page) -> str:
