@@ -230,9 +230,14 @@ def test_every_id_is_there_once_and_every_link_leads_somewhere(
 def test_on_paper_everything_is_open_and_the_controls_are_gone(
     browser: Browser, page_of: Path
 ) -> None:
-    with opened(browser, page_of) as watched:
+    with opened(browser, page_of, dark=True) as watched:
         page = watched.page
+        on_screen = page.evaluate("getComputedStyle(document.body).color")
         page.emulate_media(media="print")
+        assert page.evaluate("getComputedStyle(document.body).color") != on_screen  # dark ink
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)"
+        )
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert page.locator("details.fold:not([open])").count() == 0
         assert page.locator(".bar").is_hidden()
