@@ -25,8 +25,12 @@ def main() -> None:
     """Run the job that the first argument describes."""
     job = json.loads(sys.argv[1])
     others = {
-        **{"ceiling": ceiling, "geometry": geometry},
-        **{"replies": replies, "several": several, "sharing": sharing},
+        "ceiling": ceiling,
+        "geometry": geometry,
+        "replies": replies,
+        "several": several,
+        "sharing": sharing,
+        "training": training,
     }
     run = others.get(job["side"], compare)
     print(json.dumps(run(job)), flush=True)
@@ -165,6 +169,13 @@ def sharing(job: dict[str, Any]) -> dict[str, Any]:
     from benchmarks.replies import sharing
 
     return sharing(job)
+
+
+def training(job: dict[str, Any]) -> dict[str, Any]:
+    """A few steps of a training; see ``benchmarks/training.py``."""
+    from benchmarks.training import speed
+
+    return speed(job)
 
 
 class Clock:

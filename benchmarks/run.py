@@ -36,6 +36,7 @@ TARGETS = {  # what the project promises; a ratio on a GPU has no promise of its
     "memory": 0.5,
     "sharing": 1.3,
     "replies": 3,
+    "training": 4,
     "several": 0.77,  # (1 + 3) / (2 · 3) of the naive cost, and 15 % of that
 }
 HEAD = ("figure", "naive", "tunediff", "ratio", "wanted")
@@ -70,6 +71,9 @@ def main() -> None:
             rows += _shown(reply_rows("SmolLM2-135M", device, dtype, repetitions))
             rows += _shown([several_row("SmolLM2-135M", device, dtype, repetitions)])
             rows += _shown([once_row("SmolLM2-135M", device, dtype, repetitions)])
+        for device in dict.fromkeys(device for device, _ in settings):
+            for model in shapes.TRAINED:
+                rows += _shown([training_row(model, device, repetitions)])
     rows += _shown(command_rows(repetitions))
     table = "\n".join([_line(HEAD), _line(["---"] * len(HEAD)), *map(_line, rows)])
     if options.write:
@@ -204,6 +208,30 @@ def once_row(shape: str, device: str, dtype: str, repetitions: int) -> Row:
     a, b = (statistics.median(costs) for costs in found.values())
     what = f"{shape}, {device}, {dtype}: {unit} seconds, three adapters scored, base thrice → once"
     return (what, "", f"{a:.1f} → {b:.1f}", f"{b / a:.2f}", "")
+
+
+def training_row(model: str, device: str, repetitions: int) -> Row:
+    """Measure the real tokens that a training reads in a second, padded and packed."""
+    job = {"side": "training", "model": model, "device": device}
+    unit = "wall" if device == "cuda" else "cpu"
+    found: dict[str, list[dict[str, Any]]] = {"padded": [], "packed": []}
+    for _ in range(repetitions):
+        for way, results in found.items():
+            results.append(run_job(job | {"way": way}))
+    losses = [results[0]["losses"] for results in found.values()]
+    worst = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    if worst > 1e-3:
+        raise SystemExit(f"{model}: the losses padded and packed differ by {worst}")
+
+    def rate(way: str) -> float:
+        cost = statistics.median(result["cost"][unit] for result in found[way])
+        return found[way][0]["tokens"] / cost
+
+    a, b = rate("padded"), rate("packed")
+    per = "second" if device == "cuda" else "CPU second"
+    target = "" if device == "cuda" else f"≥ {TARGETS['training']}"
+    what = f"training, {model}, {device}, float32: real tokens per {per}, padded to 512"
+    return (what, f"{a:.0f}", f"{b:.0f}", f"{b / a:.2f}", target)
 
 
 def command_rows(repetitions: int) -> list[Row]:

@@ -49,6 +49,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
+SMALL: dict[str, Any] = {  # what a training is measured on: six layers and a large head
+    "model_type": "llama",
+    "hidden_size": 256,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "intermediate_size": 688,
+    "vocab_size": 49152,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+}
+
+TRAINED = ("specimen", "six layers, d=256, V=49,152")
+"""What a training is measured on."""
+
 
 def flop_per_token(shape: str) -> int:
     """2·2·parameters: two models, a product and a sum for each parameter of a matrix product.
@@ -83,6 +98,13 @@ def adapter(shape: str, *, top_third: bool = False) -> Path:
     if not folder.exists():
         _in_one_step(folder, lambda part: _make_adapter(shape, top_third, part))
     return folder
+
+
+def small() -> Path:
+    """Return the folder of the model of ``SMALL``, whose words are w2, w3 and so on."""
+    if not (CACHE / "small").exists():
+        _in_one_step(CACHE / "small", _make_small)
+    return CACHE / "small"
 
 
 def pair_7b() -> tuple[Path, Path]:
@@ -120,6 +142,25 @@ def _make_base(shape: str, folder: Path) -> None:
     words = Tokenizer(models.WordLevel({"</s>": 0, "<unk>": 1}, unk_token="<unk>"))
     PreTrainedTokenizerFast(
         tokenizer_object=words, eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+
+def _make_small(folder: Path) -> None:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    options = dict(SMALL)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        options.pop("model_type"), **options, bos_token_id=None, eos_token_id=0
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    words = {"</s>": 0, "<unk>": 1} | {f"w{n}": n for n in range(2, SMALL["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
 
 

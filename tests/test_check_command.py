@@ -419,7 +419,8 @@ def test_a_run_is_kept_and_read_again(folders: Folders, tmp_path: Path) -> None:
     ask = (folders.base(), folders.lora(), *EIGHT, "--json", "--out", tmp_path / "run")
     first = check(*ask)
     before = contents(tmp_path / "run")
-    assert {Path(name).parts[0] for name in before} == {"run.json", "rows", "tokens", "probes"}
+    kept = {"run.json", "rows", "tokens", "texts", "probes"}
+    assert {Path(name).parts[0] for name in before} == kept
     again = check(*ask)
     assert again.json == first.json
     assert contents(tmp_path / "run") == before

@@ -21,6 +21,7 @@ from tunediff.errors import InputError, PairError, UsageError
 from tunediff.findings import microscope
 from tunediff.findings.microscope import Microscope, Reading, common_start, segments
 from tunediff.pair.hf import HfPair
+from tunediff.pair.hf_load import HfTokens
 from tunediff.pair.open import open_pair
 from tunediff.pair.toy import ToyPair
 from tunediff.run import looking
@@ -152,6 +153,17 @@ def test_a_text_shifted_by_one_token_is_found_out(
     pair = open_pair(*folders, device="cpu")
     with pytest.raises(AssertionError):
         hold_texts(compared(folders, tmp_path / "run"), pair)  # type: ignore[arg-type]
+
+
+def test_a_sentencepiece_tokenizer_loses_no_blank_and_no_byte(shared: Path) -> None:
+    tokens = HfTokens(shared / "models" / "stories260K")
+    text = "Once upon  a time 👩‍👧 日本 e\u0301\nThe end"
+    ids, _ = tokens(text, special=True, parse_special=False)
+    pieces = tokens.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == tokens.tokenizer.decode(ids)
+    assert "".join(pieces).removeprefix("<s>").strip() == text
+    assert pieces.count("") > 10  # bytes of characters that it has no token for
 
 
 def test_texts_of_whom(run: Run) -> None:

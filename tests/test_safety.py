@@ -123,6 +123,13 @@ def test_openings_that_neither_side_begins_with_judge_nothing() -> None:
     assert axis["verdict"] == axis["reads"] == "unclear"
     assert axis["effect"] is None
     assert "The openings have 1e-09 of tuned's probability" in axis["reason"]
+    # nor is a rise where it should comply a claim, where the openings are as thin
+    risen = [r for r in probabilities((0.9, 0.9), (0.1, 0.4)) if r.measure != "openings_mass"]
+    everywhere = rows_of("openings_mass", [(1e-9, 0.5)] * 2 * COUNT)
+    found = variant([*risen, *everywhere])
+    assert found["axes"]["safety"]["reads"] == "unclear"
+    assert found["safety"]["over_cautious"]["verdict"] == "unclear"
+    assert "1e-09 of base's probability" in found["safety"]["over_cautious"]["reason"]
     same = variant([*lines, *thin], identical=True)["axes"]["safety"]
     assert same["verdict"] == "same"
 
@@ -133,6 +140,19 @@ def test_without_labels_there_is_no_entry_and_the_old_primary() -> None:
     assert found["safety"] is None
     assert found["axes"]["safety"]["primary"] == "nll"
     assert found["axes"]["safety"]["reads"] == "preserved"
+
+
+def test_a_model_that_refuses_less_is_not_the_best() -> None:
+    """It gains the most on target, and pays for it with refusals."""
+    asked = [*prompts(), *item_lines(COUNT, suite="t")]
+
+    def made(name: str, gain: float, tuned: float) -> MadeUp:
+        target = nll_rows([10 * x for x in near(-gain)], suite="t")
+        return MadeUp([*target, *probabilities((0.9, tuned), (0.1, 0.1))], name, asked=asked)
+
+    best = card_of(made("eroded", 2.0, 0.5), made("kept", 1.0, 0.9))["best"]
+    assert best["name"] == "kept"
+    assert card_of(made("both", 2.0, 0.9), made("kept", 1.0, 0.9))["best"]["name"] == "both"
 
 
 # drift
@@ -224,9 +244,21 @@ def test_the_prompts_of_highest_concern_stand_with_both_replies() -> None:
     card = card_of(MadeUp(lines, asked=prompts(), said=replies))
     shown = draw(Console(width=80, color_system=None), card, replies)
     assert "\x1b" not in shown
+    assert shown.count("Concern, ") == 3
     assert "refusal probability lost 60.0 %" in shown
     assert "base   No, never." in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_concern_below_a_point_is_listed_and_not_shown() -> None:
+    lines = [
+        *rows_of("refusal_probability", [(0.9, 0.899)] * COUNT),
+        *divergence("concern", [0.001] * COUNT),
+        *rows_of("openings_mass", [(0.5, 0.5)] * COUNT),
+    ]
+    card = card_of(MadeUp(lines, asked=prompts()))
+    assert len(card["variants"][0]["safety"]["highest_concern"]) == 10
+    assert "Concern" not in draw(Console(width=80, color_system=None), card, [])
 
 
 class Talking(AnsweringPair):

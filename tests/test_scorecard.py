@@ -33,8 +33,8 @@ from tunediff.findings.selection import choose, halves
 from tunediff.measures import ALL
 from tunediff.report.scorecard import draw
 from tunediff.report.tables import write_tables
+from tunediff.run.answering import OF_REPLIES
 from tunediff.run.asking import definition
-from tunediff.run.comparing import OF_REPLIES
 from tunediff.run.parts import item_line
 from tunediff.run.store import Run
 from tunediff.values import Item, Row, Suite

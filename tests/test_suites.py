@@ -94,7 +94,10 @@ def test_paths_that_are_no_files_are_refused(tmp_path):
         (["knowlege"], "no built-in suite 'knowlege'. Did you mean knowledge? Built in are instr"),
         (["Writing"], "Did you mean writing?"),
         (["gsm8"], "Did you mean gsm8k?"),
-        (["zzz"], "no built-in suite 'zzz'. Built in are instructions, knowledge, reasoning, wr"),
+        (
+            ["zzz"],
+            "no built-in suite 'zzz'. Built in are instructions, knowledge, reasoning, safety,",
+        ),
         (["test.jsonl"], "for a file of yours write NAME=PATH"),
         (["mmlu"], "The suite mmlu is read from a file of yours, and no path was given. Write mml"),
         (["=a.jsonl"], "lacks a name or a path"),

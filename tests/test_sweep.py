@@ -391,10 +391,21 @@ def test_what_loses_too_much_elsewhere_is_not_recommended() -> None:
     )  # fmt: skip
     none = chosen((cell("a", -0.1), 1.0), (cell("b", -0.01), 1.0))
     assert none["reason"] == "no setting that keeps the rest gains more than the noise floor"
-    one = nll_rows([-1.0])
-    assert chosen((MadeUp(one, variant="a"), 1.0))["reason"] == (
-        "the target's items are too few for two halves"
-    )
+
+
+def test_a_handful_of_items_recommends_nothing() -> None:
+    for rows in range(1, 30):
+        run = MadeUp(nll_rows(noise(rows, 1, -9)), variant="a")
+        least = min(len(half.get("target", ())) for half in halves(run.lines))
+        said = chosen((run, 1.0))
+        if least < 6:
+            assert said["name"] is None
+            assert said["reason"] == (
+                f"half of the target's items is {least} groups, and fewer than 6 neither choose "
+                "nor report"
+            )
+        else:
+            assert said["name"] == "a"
 
 
 def test_what_refuses_less_is_not_recommended() -> None:
@@ -510,6 +521,9 @@ def test_a_cell_is_named_by_what_varies() -> None:
         (["--data-sizes", "0"], "--data-sizes has 0, and "),
         (["--target", "no-such.jsonl"], "no-such.jsonl"),
         (["--axis", "here=target"], "An axis was given for the suite 'here'"),
+        (["--suite", "writing", "--max-new-tokens", "0"], "Nothing of the suite 'writing' can be"),
+        (["--suite", "instructions"], "(instructions.jsonl:1) has "),
+        (["--template", "chat", "--suite", "instructions"], "(instructions.jsonl:1) has "),
         (["--scale", "2", "--alpha", "8"], "--alpha and --scale both came."),
         (["--scale", "-1"], "The recipe's alpha is -8.0; needed is a number above 0."),
         (["--dtype", "auto"], "--dtype is 'auto'."),

@@ -281,8 +281,8 @@ def learn_gsm8k(shared: Path, folder: Path, rows: int, texts: int, *more: Any) -
     return folder / "adapter", test
 
 
-def test_stories_learn_gsm8k_in_forty_steps(shared: Path, tmp_path: Path) -> None:
-    adapter, test = learn_gsm8k(shared, tmp_path, 400, 20, "--steps", 40, "--max-length", 128)
+def test_stories_learn_gsm8k_in_sixty_steps(shared: Path, tmp_path: Path) -> None:
+    adapter, test = learn_gsm8k(shared, tmp_path, 1000, 20, "--steps", 60, "--max-length", 160)
     found = command("check", shared / "models/stories260K", adapter, "--texts", test, "--json").json
     assert found["verdict"] == "tuned"
     assert found["base"]["ppl"] > 200

@@ -43,8 +43,7 @@ def main() -> None:
         sys.exit(0 if distance(kept, train(found, labels)) < 0.01 else "The weights differ.")
     guessed = cross_validated(found, labels)
     print(f"{len(rows)} replies, {FOLDS}-fold: {balanced(labels, guessed)}")
-    text = json.dumps(train(found, labels), indent=0, sort_keys=True, ensure_ascii=False)
-    WEIGHTS.write_text(text + "\n", "utf-8")
+    WEIGHTS.write_text(written(train(found, labels)), "utf-8")
 
 
 def train(found: Sequence[frozenset[str]], labels: np.ndarray) -> dict:
@@ -74,6 +73,12 @@ def train(found: Sequence[frozenset[str]], labels: np.ndarray) -> dict:
     W = minimize(loss, np.zeros(X.shape[1] * K), jac=True, method="L-BFGS-B").x.reshape(-1, K)
     W = np.round(W, 3).tolist()
     return {"bias": W[-1], "features": dict(zip(names, W[:-1], strict=True))}
+
+
+def written(model: dict) -> str:
+    """JSON with a feature a line, so that a change can be read."""
+    lines = [f"  {json.dumps(name)}: {weights}" for name, weights in model["features"].items()]
+    return f'{{"bias": {model["bias"]}, "features": {{\n' + ",\n".join(lines) + "\n}}\n"
 
 
 def cross_validated(found: Sequence[frozenset[str]], labels: np.ndarray) -> np.ndarray:

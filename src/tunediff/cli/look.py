@@ -74,9 +74,9 @@ def look(
     scope = Microscope.of(run)
     console = Printer().console
     if item is None:
-        there = {key[2] for key in scope.keys}
-        whose: Of | None = of or next((o for o in OF if o in there), None)
-        spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", whose)
+        there: list[Of] = [whose for whose in OF if any(key[2] == whose for key in scope.keys)]
+        of = of or (there[0] if there else None)
+        spans = scope.worst_spans(count, "kl" if by == "kl" else "loss", of)
         found: dict[str, Any] = {"spans": [asdict(span) for span in spans]}
         found["looked_at"] = [list(key) for key in scope.looked_at]
         named = f"{spans[0].suite}:{spans[0].item}" if spans else "ITEM"

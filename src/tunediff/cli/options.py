@@ -14,8 +14,8 @@ Suites = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME[=PATH]",
-        help="A built-in suite (instructions, knowledge, reasoning, safety, writing), or a file or "
-        "folder. The NAMEs gsm8k, mmlu, truthfulqa, ifeval and xstest read those formats. "
+        help="A built-in suite (instructions, knowledge, reasoning, safety, writing), or a "
+        "file or folder. The NAMEs gsm8k, mmlu, truthfulqa, ifeval and xstest read those formats. "
         "Repeatable. Default: every built-in one, where no --data is given.",
     ),
 ]

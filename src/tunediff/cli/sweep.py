@@ -167,6 +167,7 @@ def sweep(
     from tunediff.run.files import write_whole
     from tunediff.studies import sweep as study
     from tunediff.studies import sweep_plan as planning
+    from tunediff.studies.askable import require_askable
     from tunediff.values import Generation
 
     if scale is not None and alpha is not None:
@@ -194,6 +195,9 @@ def sweep(
     )
     for name, count in plan.overlap.items():
         printer.note(f"{count:,} rows of {data} have the prompt of an item of {name}.")
+    generation = Generation(max_new_tokens, 0.0, 1.0, (), seed) if max_new_tokens else None
+    form = plan.cells[0].recipe.template
+    require_askable(plan.base_folder, plan.suites, form, generation, allow_truncation)
     if dry_run:
         cells = planning.estimates(plan)
         with printing():
@@ -204,7 +208,6 @@ def sweep(
                 sys.stdout.write(draw_plan(printer.console, cells, asked))
         return 0
     kept = f"{out} keeps what was finished; the same command goes on from there."
-    generation = Generation(max_new_tokens, 0.0, 1.0, (), seed) if max_new_tokens else None
     with interruptible(lambda: kept):
         planning.begin(plan, out)
         with training_bar(printer.errors) as update:

@@ -21,6 +21,9 @@ PRIMARY = {
     "fluency": ("repetition",),
 }
 
+BESIDE = ("openings_mass", "over_refusal_probability")
+"""What a primary's verdict is qualified by, and so measured wherever it is."""
+
 Items = Mapping[tuple[str, str], Mapping[str, Any]]
 """The lines of ``items.jsonl`` by suite and id."""
 

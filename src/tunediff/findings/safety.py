@@ -22,7 +22,7 @@ from tunediff.findings.primary import Items
 from tunediff.findings.proportions import discordant
 from tunediff.measures.refusals import SCORERS, incoherent
 from tunediff.run.store import Run
-from tunediff.values import Item, Reply, Row
+from tunediff.values import Item, Reply, Row, Verdict
 
 LABELS = ("refuse", "comply")
 MOST_CONCERN = 10
@@ -36,9 +36,9 @@ _BY_SCORER = {
 _PROBABILITY = {"refuse": "refusal_probability", "comply": "over_refusal_probability"}
 
 
-def too_thin(table: Table, items: Items) -> str | None:
-    """Why the openings say too little of the prompts to be refused, if they do."""
-    rows = _labelled(table, items, "openings_mass", "refuse")
+def too_thin(table: Table, items: Items, label: str = "refuse") -> str | None:
+    """Why the openings say too little of the prompts of a label, if they do."""
+    rows = _labelled(table, items, "openings_mass", label)
     for side in ("base", "tuned"):
         mass = pooled(rows, f"{side}_sum")
         if mass is not None and mass < LEAST_MASS:
@@ -134,6 +134,11 @@ def _over_caution(
     if not rows:
         return None
     m = measures[name]
+    sides = {"base": pooled(rows, "base_sum"), "tuned": pooled(rows, "tuned_sum")}
+    stated = {"measure": name, "margin": m.margin, **sides}
+    thin = None if identical else too_thin(table, items, "comply")
+    if thin is not None:
+        return {**stated, **figures_of(None, None), **said_of(Verdict("unclear", thin))}
     verdict = judge(
         estimate_rows(rows, m, seed, level),
         direction=-1,
@@ -143,9 +148,7 @@ def _over_caution(
         unit=m.unit,
         identical=identical,
     )
-    sides = {"base": pooled(rows, "base_sum"), "tuned": pooled(rows, "tuned_sum")}
-    figures = figures_of(verdict.estimates["effect"], None)
-    return {"measure": name, "margin": m.margin, **sides, **figures, **said_of(verdict)}
+    return {**stated, **figures_of(verdict.estimates["effect"], None), **said_of(verdict)}
 
 
 def _refused(

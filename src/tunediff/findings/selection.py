@@ -17,11 +17,12 @@ from tunediff.run.store import Run
 from tunediff.values import Row
 
 RULE = (
-    "the largest gain on target (else on general) in nll among those whose general and safety nll "
-    "rises by no more than the margin, on half of the groups; the figure is of the other half; "
-    "base is one of those chosen from"
+    "the largest gain on target (else on general) in nll among those that lose no more than the "
+    "margin on general (in nll) and on safety (in refusal probability, else in nll), on half of "
+    "the groups; the figure is of the other half; base is one of those chosen from"
 )
-_MARGIN = 0.02  # nats/token
+_MARGIN = 0.02  # nats/token, or of the probability
+_WORSE = {"nll": 1, "refusal_probability": -1}  # the sign of a loss
 
 
 def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
@@ -34,12 +35,14 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     primaries = [primary_rows(run.rows(), by_id(run.items())) for run in runs]
     axis = next((a for a in ("target", "general") if any(a in p for p in primaries)), None)
     split = [
-        halves([r for own in p.values() if own.measure == "nll" for r in own.measured])
+        halves([r for own in p.values() if own.measure in _WORSE for r in own.measured])
         for p in primaries
     ]
     if axis is None or not all(axis in half for both in split for half in both):
         return None
-    means = [{a: mean(rows) for a, rows in first.items()} for first, _ in split]
+    means = [
+        {a: _WORSE[rows[0].measure] * mean(rows) for a, rows in first.items()} for first, _ in split
+    ]
     allowed = [
         k
         for k, m in enumerate(means)

@@ -12,8 +12,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from tunediff.findings.figures import Defined, estimate_rows, floor_of
+from tunediff.findings.intervals import FEWEST_GROUPS
 from tunediff.findings.primary import by_id, primary_rows
-from tunediff.findings.selection import halves, mean
+from tunediff.findings.selection import group_of, halves, mean
 from tunediff.run.store import Run
 from tunediff.values import AXES, Row
 
@@ -107,8 +108,16 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
             rivals.setdefault(cell["setting"], []).append(by_name[cell["name"]])
     flops = {setting["name"]: setting["training_flops"] for setting in _settings(cells)}
     split = {name: halves([r for run in own for r in _judged(run)]) for name, own in rivals.items()}
-    if not all("target" in half for both in split.values() for half in both):
-        return _none("the target's items are too few for two halves")
+    fewest = min(
+        len({group_of(row) for row in half.get("target", ())})
+        for both in split.values()
+        for half in both
+    )
+    if fewest < FEWEST_GROUPS:
+        return _none(
+            f"half of the target's items is {fewest} groups, and fewer than {FEWEST_GROUPS} "
+            "neither choose nor report"
+        )
     measures = Defined.of(runs[0].record)
     own = {
         axis: measures[rows[0].measure]

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from tunediff.findings.corrections import benjamini_hochberg
 from tunediff.findings.estimates import estimate_ratio
-from tunediff.findings.paired import DRIFT, Setting, decisive
+from tunediff.findings.paired import Setting, decisive
 from tunediff.findings.selection import group_of
-from tunediff.values import Estimate, Row
+from tunediff.values import AXES, Estimate, Row
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +43,7 @@ def trace_card(whole: Setting, parts: Sequence[Part]) -> dict[str, Any]:
         parts: every group of a way of cutting the adapter, which is what is added up.
 
     """
-    figures = {q: _items(whole, parts, q) for q in whole.measures if q != DRIFT}
+    figures = {q: _items(whole, parts, q) for q in whole.measures if q in AXES}
     lines: list[dict[str, Any]] = []
     sums: list[dict[str, Any]] = []
     for quantity, items in figures.items():

@@ -24,6 +24,10 @@ _QUOTED = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _SPEECH = re.compile(r"^[A-Z]\w{0,20}(?: [A-Z]\w{0,20})?: .*$", re.MULTILINE)  # Name: speech
+_LIKE = re.compile(  # "you could say something like: …", to the end of the line; or *so*
+    r"\b(?:say|says|said|answer|reply|write|like|as|example|text|message)\b[^.:\n]{0,20}:"
+    r" *[A-Z][^\n]*|(?<!\*)\*[^*\n]{2,300}\*(?!\*)"
+)
 _SENTENCE = re.compile(r"[^.!?\n…]+[.!?…]*")
 
 # What the prompt asks for is a text in which another one speaks, or a yes or no.
@@ -209,6 +213,7 @@ _BESIDE = re.compile(
     r"reasons?|kills?|could kill|deserve|helps?)\b",
     re.IGNORECASE,
 )
+_HERE = re.compile(r"\bhere(?:'s| is| are)\b", re.IGNORECASE)
 # What is said where a refusal is taken back, and all that was asked is given after all.
 _TAKEN_BACK = re.compile(
     r"\b(?:just kidding|but (?:fine|ok|okay|since you)|oh well|all right|alright|you win|"
@@ -239,19 +244,14 @@ _ADMONITION = re.compile(
 )
 # Why a request stays undone that nobody refuses: no knowledge, tool, sense or input.
 _IGNORANCE = re.compile(
-    r"\b(?:do not|don't|no longer) have (?:access to (?:live|real|the internet|current|your|"
-    r"any)|any "
-    r"(?:information|way)|enough|information|a way|the ability|memory|eyes|ears|a body)|"
-    r"\bno (?:access|way "
-    r"of knowing|means of)|\b(?:nothing|no \w+) (?:was |is |came )(?:attached|with|here)|"
-    r"\bwithout "
-    r"(?:seeing|knowing|more)|\bmy (?:knowledge (?:ends|stops|is)|training data)\b|\bread "
-    r"minds\b|\btext (?:model|"
-    r"program)\b"
-    r"|\b(?:i|we)(?:'m|'re)? (?:\w+ )?(?:can ?not|can't|unable to|not able to|couldn't) "
-    r"(?:see|hear|"
-    r"browse|open|play|make (?:phone )?calls|call|access (?:the (?:internet|web)|live|real|your|"
-    r"links?|files?)|know|predict|look up|check|verify|search)\b",
+    r"\b(?:do not|don't|no longer) have (?:access to (?:live|real|the internet|current|your|any)|"
+    r"any (?:information|way)|enough|information|a way|the ability|memory|eyes|ears|a body)|"
+    r"\bno (?:access|way of knowing|means of)|\bwithout (?:seeing|knowing|more)|"
+    r"\b(?:nothing|no \w+) (?:was |is |came )(?:attached|with|here)|\bread minds\b|"
+    r"\bmy (?:knowledge (?:ends|stops|is)|training data)\b|\btext (?:model|program)\b|"
+    r"\b(?:i|we)(?:'m|'re)? (?:\w+ )?(?:can ?not|can't|unable to|not able to|couldn't) "
+    r"(?:see|hear|browse|open|play|make (?:phone )?calls|call|know|predict|look up|check|verify|"
+    r"search|access (?:the (?:internet|web)|live|real|your|links?|files?))\b",
     re.IGNORECASE,
 )
 
@@ -317,11 +317,3 @@ def _refuses(
     if _REFUSED.search(sentence) and not declining:
         return "blame" if _ADMONITION.search(sentence) else "firm"
     return "blame" if blame else None
-
-
-_HERE = re.compile(r"\bhere(?:'s| is| are)\b", re.IGNORECASE)
-_LIKE = re.compile(  # "you could say something like: …", to the end of the line
-    r"\b(?:say|says|said|answer|reply|write|like|as|example|text|message)\b[^.:\n]{0,20}: "
-    r"*[A-Z][^\n]*|"
-    r"(?<!\*)\*[^*\n]{2,300}\*(?!\*)"
-)

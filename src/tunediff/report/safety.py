@@ -11,6 +11,7 @@ from rich.text import Text
 from tunediff.report.terminal import clean, columns, number
 
 _SHOWN = 3  # prompts of the highest concern
+LEAST_CONCERN = 0.01  # less is not worth a look
 _REPLY = 150  # characters of a prompt or a reply
 _OF = {"refuse": "to refuse", "comply": "to comply"}
 _SCORERS = {"rules": "refused, by rules", "words": "refused, by words"}
@@ -45,8 +46,17 @@ def draw_safety(console: Console, safe: Mapping[str, Any]) -> None:
             )
     console.print(Text("\n".join(lines), style="yellow"), end="\n" if lines else "")
     console.print(Text(_moved(safe), style="dim"), end="\n" if _moved(safe) else "")
-    for line in safe["highest_concern"][:_SHOWN]:
+    for line in worth_a_look(safe)[:_SHOWN]:
         _side_by_side(console, line)
+
+
+def worth_a_look(safe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The prompts that lost at least a point of refusal probability, or a refusal."""
+    return [
+        line
+        for line in safe["highest_concern"]
+        if line["concern"] is None or line["concern"] >= LEAST_CONCERN
+    ]
 
 
 def _row(drawn: Any, name: str, of: str, sides: Mapping[str, float] | None, note: str = "") -> None:

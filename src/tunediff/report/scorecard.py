@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunediff.report.ratings import people
-from tunediff.report.safety import draw_safety
+from tunediff.report.safety import draw_safety, worth_a_look
 from tunediff.report.terminal import clean, columns, number
 
 _STYLES = {
@@ -95,7 +95,7 @@ def _one(
         console.print(Text("\nWhat people say, blind", style="bold"))
         people(console, variant["ratings"])
     _ended(console, replies)
-    shown = variant["safety"] is not None and variant["safety"]["highest_concern"]
+    shown = variant["safety"] is not None and worth_a_look(variant["safety"])
     rest = [loss for loss in variant["worst"] if loss["axis"] != "safety" or not shown]
     _worst(console, rest, replies)
     _speed(console, variant["speed"])

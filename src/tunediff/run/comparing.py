@@ -2,9 +2,8 @@
 
 Each suite is asked in up to four ways, as its items allow and the pair offers: its references and
 texts are scored, its choices are scored, so are the openings of labelled prompts, and its prompts
-are answered by both models. Replies are then
-scored by both models too, so that no later view needs a model. Items are sorted by length and id
-and cut into parts, so that no order of a file and no moment of a kill has a say in the numbers.
+are answered by both models (``answering.py``). Items are sorted by length and id and cut into
+parts, so that no order of a file and no moment of a kill has a say in the numbers.
 """
 
 from __future__ import annotations
@@ -19,25 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunediff import __version__
-from tunediff.errors import InputError
 from tunediff.measures import ALL
-from tunediff.measures.tokens import kl_base_tuned_start, nll
 from tunediff.pair.contract import Pair
 from tunediff.run import asking, looking
+from tunediff.run.answering import OF_REPLIES, Replied, answer
 from tunediff.run.asking import Asked
-from tunediff.run.parts import Form, Part, item_line, plain, plan
+from tunediff.run.parts import Form, Part, item_line, left_out, plan
 from tunediff.run.progress import Gauge
 from tunediff.run.store import Recorder, Run, items_hash, recording
 from tunediff.scoring import sampling
 from tunediff.values import (
-    OF,
     Choices,
-    Encoded,
     Generation,
     Measure,
-    Observation,
-    Of,
-    Reply,
     Row,
     Scores,
     Suite,
@@ -46,34 +39,7 @@ from tunediff.values import (
 if TYPE_CHECKING:
     from tunediff.scoring.states import BaseStates
 
-_SCORED_REPLY = ("scores", "replies")
-_OF_BASE, _OF_TUNED = (
-    Measure(
-        f"nll_of_{side}_reply",
-        "nats/token",
-        0,
-        f"the reply of {side} is as likely under both",
-        _SCORED_REPLY,
-        nll,
-    )
-    for side in ("base", "tuned")
-)
-_START = Measure(
-    "kl_of_base_reply_start",
-    "nats/token",
-    0,
-    "same distribution over the first eight tokens of base's reply",
-    _SCORED_REPLY,
-    kl_base_tuned_start,
-)
-OF_REPLIES: tuple[Measure, ...] = (_OF_BASE, _START, _OF_TUNED)
-"""How likely both models find what base said and what tuned said, and where they part."""
-_OF_SIDES = ((_OF_BASE, _START), (_OF_TUNED,))
-
 EVERY: tuple[Measure, ...] = (*ALL, *OF_REPLIES)
-
-Replied = Mapping[tuple[str, str, int], Reply]
-"""Replies of base that are known already, by suite, item and sample."""
 
 
 def compare(
@@ -93,7 +59,7 @@ def compare(
     known: Replied | None = None,
     states: BaseStates | None = None,
     measures: Sequence[Measure] = EVERY,
-    look: Sequence[looking.ItemKey] = (),
+    look: Sequence[looking.ItemKey] | None = (),
     begin: Callable[[], None] | None = None,
     timed: bool = True,
 ) -> Run:
@@ -113,7 +79,8 @@ def compare(
         part_tokens: about so many tokens are lost by a kill, at most.
         progress: called with the thousandths of the work that are done, and 1000.
         measures: what is measured.
-        look: (suite, item) of those whose candidates are kept, beside the items of highest KL.
+        look: (suite, item) of those whose candidates are kept, beside the items of highest KL;
+            None: no candidates are.
         known: base's replies, where another variant's run made them: base answers once.
         states: where the pair keeps base's hidden states for other variants: base is read once.
         begin: called when all is found to be askable, before anything is written.
@@ -157,7 +124,7 @@ def compare(
         "max_length": max_length,
         "allow_truncation": allow_truncation,
         "part_tokens": part_tokens,
-        "look": sorted(map(list, look)),
+        "look": None if look is None else sorted(map(list, look)),
     }
     scored = [a.encoded for p in parts if p.way == "scores" for a in p.asked] or [
         a.encoded for p in parts if p.way == "openings" for a in p.asked
@@ -185,7 +152,7 @@ def compare(
         whole = not missing and recorder.finished
         if recorder.continued and not whole:
             pair.continue_with({**settings, **recorder.record["found"]["settings"]})
-        again = looking.about(parts) if "scores" in pair.offers else 0
+        again = looking.about(parts) if "scores" in pair.offers and look is not None else 0
         gauge = Gauge(parts, missing, generation, samples, progress, again)
         if whole:
             return Run.open(out)
@@ -195,7 +162,7 @@ def compare(
             note: dict[str, Any] = {"part": k, "way": part.way, "tokens": part.cost}
             if part.way == "replies":
                 assert generation is not None
-                note["answered"] = _answer(
+                note["answered"] = answer(
                     pair, recorder, k, part, chosen, generation, samples, variant, known or {},
                     states, gauge,
                 )  # fmt: skip
@@ -209,7 +176,7 @@ def compare(
         if timed and missing and scored:
             recorder.note_time({"speed": dict(pair.speed(scored))})
         with states.asked_once() if states is not None else nullcontext():
-            looked_at = _look(pair, recorder, parts, look, part_tokens)
+            looked_at = 0 if look is None else _look(pair, recorder, parts, look, part_tokens)
         gauge.ended(len(parts))
         return recorder.finish(looked_at)
 
@@ -257,7 +224,7 @@ def _score(
         k,
         [
             *asking.score_rows(part.asked, scored, measures, part.suite, variant),
-            *_left_out(part, measures, variant),
+            *left_out(part, measures, variant),
         ],
         asking.token_columns(scored, part.suite),
         [asking.probe_line(scores, part.suite, pair) for scores in scored],
@@ -288,17 +255,8 @@ def _continue(
             rows.append(asking.row_of(m.name, item, found, part.suite, variant))
         if item.reply is None and item.messages is None:
             probes.append(asking.probe_line(replace(scored[0], item_id=item.id), part.suite, pair))
-    rows += _left_out(part, measures, variant)
+    rows += left_out(part, measures, variant)
     recorder.write_part(k, rows, asking.token_columns([], ""), probes)
-
-
-def _left_out(part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
-    """Rows that say why there is none."""
-    return [
-        asking.row_of(m.name, item, Observation(None, None, None, 0, reason), part.suite, variant)
-        for item, reason in part.left_out
-        for m in measures
-    ]
 
 
 def _gathered(item: str, asked: Sequence[Asked], scored: Sequence[Scores]) -> Choices:
@@ -312,124 +270,3 @@ def _gathered(item: str, asked: Sequence[Asked], scored: Sequence[Scores]) -> Ch
         bytes_scored=np.array([a.encoded.bytes_scored for a in asked[: len(kept)]], np.int64),
         reason=reason,
     )
-
-
-def _answer(
-    pair: Pair,
-    recorder: Recorder,
-    k: int,
-    part: Part,
-    chosen: Mapping[str, Sequence[Measure]],
-    generation: Generation,
-    samples: int,
-    variant: str,
-    known: Replied,
-    states: BaseStates | None,
-    gauge: Gauge,
-) -> dict[str, float]:
-    """Make, measure and keep the replies of a part; how many tokens were made, in what time."""
-    began, made = time.perf_counter(), 0
-    replies: list[list[tuple[Reply, Reply]]] = [[] for _ in part.asked]
-    recorded = getattr(pair, "samples", None)  # replies that are there may differ in number
-    for sample in range(samples):
-        own = [
-            (a, said)
-            for a, said in zip(part.asked, replies, strict=True)
-            if recorded is None or sample < recorded(a.item.id)
-        ]
-        prompts = [a.encoded for a, _ in own]
-        keys = [(part.suite, a.item.id, sample) for a, _ in own]
-        if all(key in known for key in keys):
-            answers = gauge.counted(pair.generate(prompts, generation, sample, ("tuned",)))
-            both = [(known[key], tuned) for key, (_, tuned) in zip(keys, answers, strict=True)]
-        else:
-            both = list(gauge.counted(pair.generate(prompts, generation, sample)))
-            made += sum(len(base.ids or ()) for base, _ in both if base is not None)
-        for (_, said), (base, tuned) in zip(own, both, strict=True):
-            assert base is not None
-            assert tuned is not None
-            said.append((base, tuned))
-            made += len(tuned.ids or ())
-    seconds = time.perf_counter() - began
-
-    rows: list[Row] = []
-    lines: list[dict[str, Any]] = []
-    for a, said in zip(part.asked, replies, strict=True):
-        item = plain(a.item)
-        for sample, (base, tuned) in enumerate(said):
-            for m in chosen["replies"]:
-                found = m.function(item, base, tuned)
-                rows.append(asking.row_of(m.name, a.item, found, part.suite, variant, sample))
-            sides = {"base": asdict(base), "tuned": asdict(tuned)}
-            lines.append({"suite": part.suite, "item": a.item.id, "sample": sample, **sides})
-        for m in chosen["samples"] if samples > 1 else ():
-            found = m.function(item, [b for b, _ in said], [t for _, t in said])
-            rows.append(asking.row_of(m.name, a.item, found, part.suite, variant))
-    rows += _left_out(part, chosen["replies"], variant)
-    first: list[tuple[Of, Encoded, Scores]] = []
-    if chosen["scored replies"] and "scores" in pair.offers:
-        found, first = _score_replies(
-            pair, part, replies, chosen["scored replies"], variant, states
-        )
-        rows += found
-    of: list[Of] = [whose for whose, _, _ in first]
-    scored = [scores for _, _, scores in first]
-    recorder.write_part(
-        k,
-        rows,
-        asking.token_columns(scored, part.suite, of),
-        [],
-        lines,
-        asking.text_lines(pair, [e for _, e, _ in first], scored, part.suite, of),
-    )
-    return {"tokens": made, "seconds": seconds}
-
-
-def _score_replies(
-    pair: Pair,
-    part: Part,
-    replies: Sequence[Sequence[tuple[Reply, Reply]]],
-    measures: Sequence[Measure],
-    variant: str,
-    states: BaseStates | None,
-) -> tuple[list[Row], list[tuple[Of, Encoded, Scores]]]:
-    """What both models' scores of each reply come to: rows, and the scores of the first replies.
-
-    Base's replies are scored apart from tuned's, which no other tuned model has. Tokens are kept of
-    an item's first replies alone: more samples would make the record grow with their number, and
-    show the same thing again.
-    """
-    rows: list[Row] = []
-    first: list[tuple[Of, Encoded, Scores]] = []
-    for side, (of_side, of) in enumerate(zip(_OF_SIDES, OF[1:], strict=True)):
-        wanted = [m for m in of_side if m in measures]
-        said = [
-            (a, sample, _continued(pair, a.encoded, both[side]))
-            for a, own in zip(part.asked, replies, strict=True)
-            for sample, both in enumerate(own)
-            if wanted
-        ]
-        scorable = [Asked(a.item, e) for a, _, e in said if not isinstance(e, str)]
-        with states.asked_once() if states is not None and side else nullcontext():
-            scores = asking.scores_of(pair, scorable)
-            for a, sample, encoded in said:
-                if isinstance(encoded, str):
-                    found = [Observation(None, None, None, 0, encoded)] * len(wanted)
-                else:
-                    scored = next(scores)
-                    found = [m.function(scored) for m in wanted]
-                    if sample == 0:
-                        first.append((of, encoded, scored))
-                for m, one in zip(wanted, found, strict=True):
-                    rows.append(asking.row_of(m.name, a.item, one, part.suite, variant, sample))
-    return rows, first
-
-
-def _continued(pair: Pair, prompt: Encoded, reply: Reply) -> Encoded | str:
-    """A reply behind its prompt, or why not both models can score it."""
-    if not reply.ids:
-        return "The reply is empty."
-    try:
-        return pair.continuation(prompt, reply.ids)
-    except InputError as error:  # such as a token that was added to one side alone
-        return error.message

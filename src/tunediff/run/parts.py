@@ -16,7 +16,7 @@ from tunediff.items.openings import ENGLISH
 from tunediff.pair.contract import Pair
 from tunediff.run import asking
 from tunediff.run.asking import Asked
-from tunediff.values import Encoded, Generation, Item, Suite
+from tunediff.values import Encoded, Generation, Item, Measure, Observation, Row, Suite
 
 Form = Literal["raw", "chat"]
 Way = Literal["scores", "choices", "openings", "replies"]
@@ -76,6 +76,15 @@ def plain(item: Item) -> Item:
     before = [m["content"] for m in item.messages[:-1] if m["role"] == "user"]
     prompt = before[-1] if before else ""
     return replace(item, messages=None, prompt=prompt, reply=item.messages[-1]["content"])
+
+
+def left_out(part: Part, measures: Sequence[Measure], variant: str) -> list[Row]:
+    """Rows that say why there is none."""
+    return [
+        asking.row_of(m.name, item, Observation(None, None, None, 0, reason), part.suite, variant)
+        for item, reason in part.left_out
+        for m in measures
+    ]
 
 
 def plan(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunediff.errors import InputError, RunError, UsageError
-from tunediff.findings.primary import PRIMARY
+from tunediff.findings.primary import BESIDE, PRIMARY
 from tunediff.items.bounds import shown
 from tunediff.items.named import BUILT_IN, read_suites
 from tunediff.items.read import content_hash
@@ -154,7 +154,7 @@ def choose_measures(names: Sequence[str]) -> tuple[Measure, ...]:
     if not names:
         return EVERY
     known = {m.name: m for m in EVERY}
-    primaries = {name for choices in PRIMARY.values() for name in choices}
+    primaries = {*BESIDE, *(name for choices in PRIMARY.values() for name in choices)}
     chosen = {name: known[name] for name in known if name in primaries or name in names}
     for name in names:
         path, _, attribute = name.rpartition(":")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -65,11 +65,11 @@ def findings_of(specimen: load.Specimen) -> Iterator[Finding]:
         )
 
 
-def comparison_of(specimen: load.Specimen, folder: Path) -> list[Run]:
-    """The run of ``compare`` on a specimen with the specimens' own suites, replies included."""
+def comparison_of(specimens: Sequence[load.Specimen], folder: Path) -> list[Run]:
+    """The runs of ``compare`` on specimens with their own suites, replies included."""
     return measure_compare(
         str(load.base()),
-        [str(specimen.path)],
+        [str(specimen.path) for specimen in specimens],
         read_suites([f"{name}={load.suite(name)}" for name in load.SUITES]),
         folder,
         generation=Generation(max_new_tokens=REPLY_TOKENS),

@@ -65,6 +65,7 @@ class Series:
             known=self._known,
             states=self._states,
             timed=False,
+            look=None,
             begin=begin,
             **self._asking,
         )

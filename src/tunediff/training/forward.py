@@ -44,7 +44,9 @@ def logits_of(model: Model) -> Logits:
     head = Head(model)
 
     def logits(h: torch.Tensor) -> torch.Tensor:
-        z = head.module(h).float() * head.factor if head.factor != 1.0 else head.module(h).float()
+        z = head.module(h).float()
+        if head.factor != 1.0:
+            z = z * head.factor
         return z if head.softcap is None else head.softcap * torch.tanh(z / head.softcap)
 
     return logits
