@@ -51,6 +51,7 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
     texts = shapes.text_ids(shapes.SHAPES[job["shape"]]["vocab_size"], count=job["texts"])
     options = {"dtype": job["dtype"], "device": job["device"]}
     clock = Clock(torch.cuda.synchronize if cuda else lambda: None)
+    repeat = job.get("repeat", 1)
     stages: dict[str, dict[str, float]] = {}
     extra: dict[str, Any] = {}
     if job["side"] == "naive":
@@ -60,7 +61,7 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
         (one, other), stages["load"] = clock(lambda: naive.load(base, adapter, **options))
         if cuda:  # the first passes of a process pay for the device's own start
             naive.score(one, other, texts[:2])
-        figures, stages["score"] = clock(lambda: naive.score(one, other, texts))
+        figures, stages["score"] = clock(lambda: naive.score(one, other, texts), repeat)
     else:
         from tunediff.pair.open import open_pair
         from tunediff.values import TOKEN_METRICS, Encoded
@@ -73,8 +74,8 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
         pair, stages["load"] = clock(lambda: open_pair(base, adapter, **options))
         if cuda:
             list(pair.score(items[:2]))
-        scores, stages["score"] = clock(lambda: list(pair.score(items)))
-        floor, stages["floor"] = clock(lambda: dict(pair.noise_floor(items)))
+        scores, stages["score"] = clock(lambda: list(pair.score(items)), repeat)
+        floor, stages["floor"] = clock(lambda: dict(pair.noise_floor(items)), repeat)
         failed = [s.reason for s in scores if s.reason is not None]
         if failed:
             raise RuntimeError(f"items failed: {failed}")
@@ -184,16 +185,18 @@ class Clock:
     def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
         self.settle = settle
 
-    def __call__(self, work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-        """The work's result, and what it took."""
-        self.settle()
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = work()
-        self.settle()
-        return result, {
-            "wall": time.perf_counter() - wall,
-            "cpu": time.process_time() - cpu,
-        }
+    def __call__(self, work: Callable[[], Any], repeat: int = 1) -> tuple[Any, dict[str, float]]:
+        """The work's last result, and the medians of what it took."""
+        result, costs = None, []
+        for _ in range(repeat):
+            result = None  # what was made before would stand in the next one's memory
+            self.settle()
+            wall, cpu = time.perf_counter(), time.process_time()
+            result = work()
+            self.settle()
+            costs.append((time.perf_counter() - wall, time.process_time() - cpu))
+        walls, cpus = zip(*costs, strict=True)
+        return result, {"wall": statistics.median(walls), "cpu": statistics.median(cpus)}
 
 
 def _memory(key: str) -> int:

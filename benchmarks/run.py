@@ -86,6 +86,8 @@ def pair_rows(shape: str, device: str, dtype: str, repetitions: int, texts: int)
     for top_third in (False, True):
         shapes.adapter(shape, top_third=top_third)
     job = {"shape": shape, "device": device, "dtype": dtype, "texts": texts}
+    if device == "cuda":  # a start takes far longer than the work: one process repeats it
+        repetitions, job = 1, job | {"repeat": repetitions}
     sides = {
         "naive": {"side": "naive"},
         "tunediff": {"side": "tunediff"},
