@@ -462,6 +462,17 @@ def test_plots_for_a_paper_are_the_same_every_time(run: Run, tmp_path: Path) -> 
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_plots_of_names_that_no_disk_takes_have_names(tmp_path: Path) -> None:
+    suites = [
+        Suite(name, tuple(replace(item, axis="general") for item in suite.items), "h" * 64)
+        for name, suite in zip(("../a", "..:a", "b" * 300), asked(8), strict=False)
+    ]
+    run = small_comparison(tmp_path / "run", suites=suites)
+    names = save_plots(run, tmp_path / "plots")
+    assert len(names) == len(set(names)) > 10
+    assert len(list((tmp_path / "plots").iterdir())) == 2 * len(names)
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG's contrast of two colours."""
 

@@ -172,6 +172,8 @@ def test_a_hundred_payloads_everywhere_and_none_runs(
 ) -> None:
     assert len(set(PAYLOADS)) >= 100
     page = report(run, tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    assert visible(text) == text  # nothing hides in any of it
     with opened(browser, page) as watched:
         shown = open_everything(watched.page)
         assert watched.page.locator(".row").count() > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def rows(page: Page) -> list[str]:
 
 def chosen(page: Page, label: str) -> Locator:
     """The choice of that name above the list."""
-    return page.locator(f".controls label:has-text('{label}') select")
+    labels = page.locator(".controls label").filter(has_text=re.compile(f"^{label}"))
+    return labels.locator("select")
 
 
 def counted(page: Page) -> str:
@@ -228,9 +230,14 @@ def test_every_id_is_there_once_and_every_link_leads_somewhere(
 def test_on_paper_everything_is_open_and_the_controls_are_gone(
     browser: Browser, page_of: Path
 ) -> None:
-    with opened(browser, page_of) as watched:
+    with opened(browser, page_of, dark=True) as watched:
         page = watched.page
+        on_screen = page.evaluate("getComputedStyle(document.body).color")
         page.emulate_media(media="print")
+        assert page.evaluate("getComputedStyle(document.body).color") != on_screen  # dark ink
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)"
+        )
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert page.locator("details.fold:not([open])").count() == 0
         assert page.locator(".bar").is_hidden()

@@ -34,14 +34,11 @@ def browsed(
     """
     rows = [run.rows() for run in runs]
     items: dict[tuple[str, str], dict[str, Any]] = {}
-    for run, own in zip(runs, rows, strict=True):
-        asked = {(item["suite"], item["id"]): item for item in run.items()}
-        for row in own:
-            key = row.suite, row.item
-            if key not in items:
-                items[key] = _item(row, asked.get(key))
-        for key, item in asked.items():
-            items.setdefault(key, _item(None, item))
+    for run in runs:
+        for item in run.items():  # as asked
+            items.setdefault((item["suite"], item["id"]), _asked(item))
+    for row in (row for own in rows for row in own):
+        items.setdefault((row.suite, row.item), _unknown(row))
     places = {key: k for k, key in enumerate(items)}
     replies = [_replies(run, places) for run in runs]
     cap = _cap([*(_texts(item) for item in items.values()), *map(_said, replies)])
@@ -74,21 +71,21 @@ def reference_of(item: Mapping[str, Any]) -> str | None:
     return item["reply"]
 
 
-def _item(row: Row | None, asked: Mapping[str, Any] | None) -> dict[str, Any]:
-    if asked is None:
-        assert row is not None
-        return {"id": row.item, "suite": row.suite, "axis": row.axis, "group": row.group,
-                "prompt": None, "reference": None, "tags": []}  # fmt: skip
-    tags = [asked[key] for key in ("label", "category") if asked.get(key)]
+def _asked(item: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "id": asked["id"],
-        "suite": asked["suite"],
-        "axis": asked["axis"],
-        "group": asked["group"],
-        "prompt": prompt_of(asked),
-        "reference": reference_of(asked),
-        "tags": tags,
+        "id": item["id"],
+        "suite": item["suite"],
+        "axis": item["axis"],
+        "prompt": prompt_of(item),
+        "reference": reference_of(item),
+        "tags": [item[key] for key in ("label", "category") if item.get(key)],
     }
+
+
+def _unknown(row: Row) -> dict[str, Any]:
+    """An item of which the run holds figures alone, as one of ``check`` does."""
+    return {"id": row.item, "suite": row.suite, "axis": row.axis, "prompt": None,
+            "reference": None, "tags": []}  # fmt: skip
 
 
 def _replies(run: Run, places: Mapping[tuple[str, str], int]) -> dict[int, list[list[str]]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunediff.errors import RunError
-from tunediff.report import plots
+from tunediff.report import plots, study_plots
 from tunediff.report.figures import Drawing
 from tunediff.report.glossary import label
 from tunediff.report.text import figure, visible
@@ -79,7 +79,7 @@ def _dial(card: Mapping[str, Any], folder: Path) -> Study:
 def _curve(quantity: str, own: Sequence[Mapping[str, Any]], best: float | None) -> Drawing:
     first = own[0]
     unit = first["unit"]
-    picture = plots.curve(
+    picture = study_plots.curve(
         [x["strength"] for x in own],
         [x["value"] for x in own],
         [x["low"] for x in own],
@@ -172,7 +172,7 @@ def _frontier(
     units = {axis: measures[axis]["unit"] for axis in measures}
     flops = cost == "training_flops"
     xlabel = "training FLOPs" if flops else f"loss on general, {units['general']}"
-    picture = plots.frontier(
+    picture = study_plots.frontier(
         [c["target_gain"] for c in own],
         [c[cost] for c in own],
         [bool(c[flag]) for c in own],
@@ -209,4 +209,4 @@ def _losses(folder: Path, names: Sequence[str]) -> Drawing | None:
     head = ("cell", "steps", "first loss", "last loss", "last, held out")
     description = "; ".join(f"{visible(r[0])} from {r[2]} to {r[3]}" for r in rows)
     title = "How the loss fell"
-    return Drawing("learning", title, f"{description}.", plots.learning(curves), head, rows)
+    return Drawing("learning", title, f"{description}.", study_plots.learning(curves), head, rows)

@@ -33,6 +33,7 @@ from tunediff.run.store import Run
 from tunediff.run.variants import open_runs
 
 NAME = "report.html"
+_LONGEST = 60  # characters of a plot's file name
 
 
 def report(run: Run | Path | str, out: Path | str | None = None) -> Path:
@@ -56,42 +57,47 @@ def report(run: Run | Path | str, out: Path | str | None = None) -> Path:
 def save_plots(run: Run | Path | str, folder: Path | str) -> list[str]:
     """Write every plot of a run as PNG and SVG for a paper, and say their names."""
     folder = Path(folder)
-    files.make_folder(folder)
-    names = []
+    names: list[str] = []
     with plots.style():
-        study = None if isinstance(run, Run) else study_of(Path(run))
-        runs = _opened(run, study)
+        study, runs = _opened(run)
         chapters, _ = _chapters(runs, [Microscope.of(run) for run in runs])
         drawn = [("", drawing) for drawing in (study.drawings if study else ())]
         for one in chapters:
             before = f"{one.name}-" if len(chapters) > 1 else ""
             drawn += [(before, drawing) for drawing in _drawings(one)]
+        files.make_folder(folder)
         for before, drawing in drawn:
-            name = before + drawing.name
-            names.append("".join(c if c.isalnum() or c in "._-" else "_" for c in name))
+            names.append(_file_name(before + drawing.name, names))
             save(drawing.figure, folder, names[-1])
     return names
+
+
+def _file_name(name: str, taken: Sequence[str]) -> str:
+    """A name that every disk takes, and that no other plot has."""
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[:_LONGEST]
+    return plain if plain not in taken else f"{plain}-{len(taken)}"
 
 
 def render(run: Run | Path | str) -> str:
     """The page as text."""
     with plots.style():
-        study = None if isinstance(run, Run) else study_of(Path(run))
-        runs = _opened(run, study)
+        study, runs = _opened(run)
         scopes = [Microscope.of(run) for run in runs]
         chapters, card = _chapters(runs, scopes)
         items = browsed(runs, [one.name for one in chapters], scopes)
         return _page(chapters, card, study, items)
 
 
-def _opened(run: Run | Path | str, study: Study | None) -> list[Run]:
-    """The runs that have a chapter: of a study, the few that it is about."""
+def _opened(run: Run | Path | str) -> tuple[Study | None, list[Run]]:
+    """The study that a folder holds, and the runs that have a chapter: of a study, a few."""
     if isinstance(run, Run):
-        return [run]
+        return None, [run]
+    study = study_of(Path(run))
     if study is None:
-        return open_runs(run)
+        return None, open_runs(run)
     runs = open_runs(study.runs)
-    return [r for r in runs if r.record["identity"]["variant"] in study.shown] or runs[:1]
+    shown = [r for r in runs if r.record["identity"]["variant"] in study.shown]
+    return study, shown or runs[:1]
 
 
 def _chapters(

@@ -58,7 +58,7 @@ _STYLE: dict[str, Any] = {
 }
 _SYMLOG = 8  # margins; an effect that is larger is drawn on a logarithmic axis
 _BINS = 20
-_STEPS = 150  # of a sorted curve
+STEPS = 150  # of a sorted curve
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def _figure(
+def empty(
     height: float, left: float = 0.45, bottom: float = 0.42, top: float = 0.08, **gaps: float
 ) -> Figure:
     """An empty figure with margins in inches: a layout engine would draw everything twice."""
@@ -94,7 +94,7 @@ def strip(
         the figure, and whether its axis is logarithmic beyond the margin.
 
     """
-    figure = _figure(0.62, left=0.1, bottom=0.26, top=0.02)
+    figure = empty(0.62, left=0.1, bottom=0.26, top=0.02)
     ax = figure.subplots()
     ends = [v for v in (effect, low, high) if v is not None]
     reach = max([abs(v) for v in ends] or [margin])
@@ -150,7 +150,7 @@ def pairs(
     unit: str,
 ) -> Figure:
     """How either side's figures are spread over the items, and every item's effect, sorted."""
-    figure = _figure(1.75, left=0.5, top=0.22, wspace=0.42)
+    figure = empty(1.75, left=0.5, top=0.22, wspace=0.42)
     if base is None or tuned is None:
         right = figure.subplots()
     else:
@@ -187,7 +187,7 @@ def _sorted(
     ax: Axes, effects: np.ndarray, direction: int, margin: float | None, signed: bool
 ) -> None:
     ordered = np.sort(effects)[::-1] if direction >= 0 else np.sort(effects)
-    steps = min(len(ordered), _STEPS)
+    steps = min(len(ordered), STEPS)
     values = ordered[(np.arange(steps) + 0.5).astype(int) * len(ordered) // steps]
     x = np.arange(steps + 1) / steps
     if margin:
@@ -218,7 +218,7 @@ def domains(rows: Sequence[tuple[str, float, float]]) -> Figure:
 
     Positive is better. Beyond ±1 the axis is logarithmic.
     """
-    figure = _figure(0.75 + 0.3 * len(rows), left=1.35, top=0.3)
+    figure = empty(0.75 + 0.3 * len(rows), left=1.35, top=0.3)
     ax = figure.subplots()
     ys = np.arange(len(rows))[::-1]
     ax.axvspan(-1, 1, color=BAND, linewidth=0)
@@ -243,7 +243,7 @@ def domains(rows: Sequence[tuple[str, float, float]]) -> Figure:
 
 def heat(names: Sequence[str], values: Mapping[tuple[int, int], float]) -> Figure:
     """Correlations of measures, one square each with its number: blue +, orange −."""
-    figure = _figure(1.0 + 0.3 * len(names), left=1.35, bottom=0.95)
+    figure = empty(1.0 + 0.3 * len(names), left=1.35, bottom=0.95)
     ax = figure.subplots()
     for (i, j), rho in values.items():
         colour, strength = (TUNED if rho > 0 else WORSE), abs(rho)
@@ -281,7 +281,7 @@ def bars(
     colour: str = TUNED,
 ) -> Figure:
     """A bar a label, in the order given, with intervals where there are any."""
-    figure = _figure(0.55 + 0.19 * len(labels), left=1.35)
+    figure = empty(0.55 + 0.19 * len(labels), left=1.35)
     ax = figure.subplots()
     ys = np.arange(len(labels))[::-1]
     ax.barh(ys, values, color=colour, height=0.62)
@@ -297,96 +297,9 @@ def bars(
     return figure
 
 
-def curve(
-    xs: Sequence[float],
-    values: Sequence[float],
-    lows: Sequence[float | None],
-    highs: Sequence[float | None],
-    *,
-    margin: float | None,
-    direction: int,
-    xlabel: str,
-    ylabel: str,
-    marked: float | None,
-) -> Figure:
-    """Effects with their intervals along a setting; the chosen setting is marked."""
-    figure = _figure(2.1, left=0.65)
-    ax = figure.subplots()
-    if margin:
-        ax.axhspan(-margin, margin, color=BAND, linewidth=0)
-    ax.axhline(0, color=SOFT, linewidth=0.8)
-    for x, low, high in zip(xs, lows, highs, strict=True):
-        if low is not None and high is not None:
-            ax.vlines(x, low, high, color=TUNED, linewidth=1.2)
-    ax.plot(xs, values, "o-", color=TUNED, markersize=4.5)
-    if marked is not None and marked in xs:
-        at = list(xs).index(marked)
-        ax.plot([marked], [values[at]], "D", color=WORSE, markersize=8, label="recommended")
-        ax.legend(loc="best")
-    if direction < 0:
-        ax.invert_yaxis()  # better is up
-    ax.locator_params(axis="y", nbins=5)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    return figure
-
-
-def frontier(
-    gains: Sequence[float],
-    costs: Sequence[float],
-    on_it: Sequence[bool],
-    chosen: Sequence[bool],
-    *,
-    xlabel: str,
-    ylabel: str,
-) -> Figure:
-    """Gain against cost of each setting; those that no other one dominates are joined."""
-    figure = _figure(2.4, left=0.65, top=0.3)
-    ax = figure.subplots()
-    line = sorted((c, g) for g, c, on in zip(gains, costs, on_it, strict=True) if on)
-    ax.plot([c for c, _ in line], [g for _, g in line], "-", color=GRID, label="frontier")
-    for which, marker, colour, name in (
-        (lambda on, best: not on and not best, ".", SOFT, "dominated"),
-        (lambda on, best: on and not best, "o", TUNED, "on the frontier"),
-        (lambda on, best: best, "D", WORSE, "recommended"),
-    ):
-        own = [k for k, pair in enumerate(zip(on_it, chosen, strict=True)) if which(*pair)]
-        if own:
-            ax.plot([costs[k] for k in own], [gains[k] for k in own], marker, color=colour,
-                    label=name, markersize=7)  # fmt: skip
-    ax.axhline(0, color=SOFT, linewidth=0.6)
-    ax.locator_params(nbins=5)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=0.9,
-              handletextpad=0.3, borderaxespad=0)  # fmt: skip
-    return figure
-
-
-def learning(curves: Mapping[str, tuple[Sequence[float], Sequence[tuple[int, float]]]]) -> Figure:
-    """The loss of each step, thinned, and of the rows held out, by name."""
-    figure = _figure(2.2, left=0.6)
-    ax = figure.subplots()
-    lines, colours = ("-", "--", ":", "-."), (TUNED, WORSE, BETTER, BASE)
-    for k, (name, (losses, held_out)) in enumerate(curves.items()):
-        at = np.unique(np.linspace(0, len(losses) - 1, min(len(losses), _STEPS)).astype(int))
-        colour = colours[k % len(colours)]
-        ax.plot(at + 1, np.asarray(losses)[at], lines[k % len(lines)], color=colour, label=name,
-                linewidth=1.1)  # fmt: skip
-        if held_out:
-            ax.plot([s for s, _ in held_out], [v for _, v in held_out], "s", color=colour,
-                    label=f"{name}, held out", markersize=4)  # fmt: skip
-    ax.set_ylim(bottom=0)
-    ax.locator_params(nbins=5)
-    ax.set_xlabel("step")
-    ax.set_ylabel("loss, nats/token")
-    ax.legend(loc="best")
-    return figure
-
-
 def shares(curves: Mapping[str, Sequence[float]], *, unit: str, floor: float | None) -> Figure:
     """Of how many tokens is a figure at most x? A curve a name, on a logarithmic axis."""
-    figure = _figure(2.2)
+    figure = empty(2.2)
     ax = figure.subplots()
     lines = ("-", "--", ":", "-.")
     colours = (TUNED, WORSE, BETTER, BASE)
