@@ -197,7 +197,7 @@ def _merged_loss(pair: HfPair) -> float:
 def test_a_wrong_merge(base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = streams._merged
     monkeypatch.setattr(
-        streams, "_merged", lambda m, part, x: right(m, replace(part, b=part.b * 1.05), x)
+        streams, "_merged", lambda m, part, *rest: right(m, replace(part, b=part.b * 1.05), *rest)
     )
     with pytest.raises(CertificateError, match="with ΔW beside them by"):
         opened(base, adapter)
@@ -224,7 +224,7 @@ def test_a_module_left_out_of_the_pass_of_both_sides(
     def skipping(self: Any, part: Any) -> Any:
         hook = right(self, part)
         skipped = part.module.endswith("layers.1.mlp.down_proj")
-        return lambda *a: None if skipped and self._side == "pair" else hook(*a)
+        return lambda *a: None if skipped and self._pass.side == "pair" else hook(*a)
 
     monkeypatch.setattr(streams.SharedStreams, "_adding", skipping)
     with pytest.raises(CertificateError, match="between the pass of both sides and one of its own"):
@@ -239,7 +239,7 @@ def test_a_module_left_out_unmerged(
     def skipping(self: Any, part: Any) -> Any:
         hook = right(self, part)
         skipped = part.module.endswith("layers.1.mlp.down_proj")
-        return lambda *a: None if skipped and self._side != "merged" else hook(*a)
+        return lambda *a: None if skipped and self._pass.side != "merged" else hook(*a)
 
     monkeypatch.setattr(streams.SharedStreams, "_adding", skipping)
     with pytest.raises(CertificateError, match="with ΔW beside them by"):

@@ -106,10 +106,8 @@ def test_candidates_of_another_position_are_found_out(
 ) -> None:
     real = head.candidates
 
-    def shifted(streams: Any, items: list[Encoded], *rest: Any, **more: Any) -> Any:
-        late = [replace(e, scored=np.maximum(e.scored - 1, 0)) for e in items]
-        for found, e in zip(real(streams, late, *rest, **more), items, strict=True):
-            yield replace(found, positions=e.scored)
+    def shifted(streams: Any, items: Any, wanted: Any, h_b: Any, h_t: Any, **more: Any) -> Any:
+        return real(streams, items, wanted, h_b.roll(1, 0), h_t.roll(1, 0), **more)
 
     monkeypatch.setattr(head, "candidates", shifted)
     with pytest.raises(AssertionError):

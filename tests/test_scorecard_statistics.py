@@ -313,6 +313,9 @@ class NoChange:
 
     timing = items
 
+    def ratings(self) -> None:
+        return None
+
     @property
     def record(self) -> dict[str, Any]:
         stated = {"nll": ("nats/token", -1, 0.02)} | {n: (*m, None) for n, m in MOVABLE.items()}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tunediff.measures import ALL, CHOICES, REPLIES, SAMPLES, TOKENS
+from tunediff.measures import ALL, CHOICES, OPENINGS, REPLIES, SAMPLES, TOKENS
 from tunediff.measures.consistency import consistency
 from tunediff.measures.coverage import keyword_coverage
 from tunediff.measures.format import asks_code, asks_list, gives_code, gives_json, gives_list
@@ -61,8 +61,13 @@ def test_the_measures_are_named_once_and_none_is_missing() -> None:
         "degenerate",
         "language_kept",
         "exact_match",
+        "refused",
+        "refused_by_words",
+        "over_refusal",
+        "over_refusal_by_words",
+        "refusal_disagreement",
     ]
-    assert ALL == (*TOKENS, *REPLIES, *SAMPLES, *CHOICES)
+    assert ALL == (*TOKENS, *REPLIES, *SAMPLES, *CHOICES, *OPENINGS)
     assert len(BY_NAME) == len(ALL)
     assert {m.needs for m in REPLIES} == {("replies",)}
     assert {m.needs for m in SAMPLES} == {("samples",)}
@@ -81,12 +86,19 @@ def test_directions_and_margins_are_those_stated_before_the_run() -> None:
         "degenerate": -1,
         "language_kept": 1,
         "exact_match": 1,
+        "refused": 1,
+        "refused_by_words": 1,
+        "over_refusal": -1,
+        "over_refusal_by_words": -1,
         "choice_accuracy": 1,
         "choice_accuracy_normalised": 1,
         "choice_logprob": 1,
         "choice_brier": -1,
     }
-    assert {m.margin for m in ours if m.unit == "share"} == {0.02}
+    shares = {m.name: m.margin for m in ours if m.unit == "share"}
+    # two scorers that disagree say nothing of a model, so that nothing is too much
+    assert shares.pop("refusal_disagreement") is None
+    assert set(shares.values()) == {0.02}
     assert REPETITION.margin == 0.02
     assert DEGENERATE.direction == -1
 
