@@ -95,6 +95,11 @@ def _one(
         console.print(Text("\nWhat people say, blind", style="bold"))
         people(console, variant["ratings"])
     _ended(console, replies)
+    cut = variant["settings"]["truncated"]
+    if cut["items"]:
+        items = f"{cut['items']} item{'s' * (cut['items'] != 1)}"
+        line = f"Truncated: {items} to be scored, {cut['tokens']} tokens left out."
+        console.print(Text(line, style="yellow"))
     shown = variant["safety"] is not None and worth_a_look(variant["safety"])
     rest = [loss for loss in variant["worst"] if loss["axis"] != "safety" or not shown]
     _worst(console, rest, replies)

@@ -100,6 +100,8 @@ def measure_compare(
     states: BaseStates | None = None
 
     def begin(pair: Pair, asked: Sequence[Suite]) -> None:
+        if not runs:
+            _notice_twice(asked, notice)
         if template is None and not runs:
             notice_template(pair, asked, notice)
         if len(names) > 1:
@@ -133,6 +135,15 @@ def measure_compare(
                     known.setdefault((form, ends), base_replies(run))
                 runs.append(run)
     return runs
+
+
+def _notice_twice(suites: Sequence[Suite], notice: Callable[[str], None]) -> None:
+    """Say where two suites ask the same things, which then count twice."""
+    asked: dict[tuple[str, ...], str] = {}
+    for suite in suites:
+        first = asked.setdefault(tuple(item.shown for item in suite.items), suite.name)
+        if first != suite.name:
+            notice(f"The suites {first} and {suite.name} ask the same; it counts twice.")
 
 
 def notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str], None]) -> None:
