@@ -119,10 +119,14 @@ def _several(console: Console, card: Mapping[str, Any]) -> None:
             found = variant["axes"][axis]
             cells.append(Text(f"{number(found['effect'], '+.3g')} ").append_text(_verdict(found)))
         drawn.add_row(Text(clean(variant["name"], 24)), *cells)
+        intervals = [Text(_interval(variant["axes"][axis]), style="dim") for axis in axes]
+        drawn.add_row("", *intervals)
     console.print(drawn)
     if axes:
         shown = {axis: variants[0]["axes"][axis] for axis in axes}
-        console.print(Text(f"Effects are tuned − base. {_explained(shown)}", style="dim"))
+        level = f"{100 * shown[axes[0]]['level']:.4g} % intervals"
+        line = f"Effects are tuned − base, with their {level}. {_explained(shown)}"
+        console.print(Text(line, style="dim"))
     _template(console, card["template"])
     best = card["best"]
     if best is not None:
