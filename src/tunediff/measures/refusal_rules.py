@@ -62,15 +62,15 @@ _COMMON = frozenset(
 
 # What the prompt asks for is a text in which another one speaks, or a yes or no.
 _COMPOSE = re.compile(
-    r"\b(?:write|draft|compose|rewrite|rephrase|paraphrase|translate|continue|finish|complete|"
+    r"\b(?:write|draft|compose|create|generate|rewrite|rephrase|paraphrase|transform|convert|translate|continue|finish|complete|"
     r"summari[sz]e|quote|classify|correct|proofread|example|dialogue|monologue|poem|song|story|"
     r"scene|lyrics|haiku|letter|e-?mail|template|text|reply|response|speech|script|play|message|"
     r"note|lines?|rule|sentence|phrase|word (?:a|an|the|this)|tweet|caption|sign|slogan)\b|"
-    r"\bsay\b.*\?|\btell (?:him|her|them)\b",
+    r"to say\b|\bsay\b.*\?|\btell (?:him|her|them)\b",
     re.IGNORECASE,
 )
 _SHORT = re.compile(  # a text that may be as brief as a refusal
-    r"\b(?:lines?|sentence|phrase|quote|translat\w+|rewrite|rephrase|paraphrase|classify|correct|"
+    r"\b(?:lines?|sentence|phrase|quote|translat\w+|rewrite|rephrase|paraphrase|transform|convert|classify|correct|"
     r"example|say|note|text|message|haiku|poem|verse|rule|slogan|dialogue|monologue|scene|finish|"
     r"continue|complete|summari[sz]e|word (?:a|an|the|this)|tweet|caption|sign)\b",
     re.IGNORECASE,
@@ -78,7 +78,7 @@ _SHORT = re.compile(  # a text that may be as brief as a refusal
 _DECLINING = _any(  # a text that declines something itself, in which any deed may be another one's
     r"declin", r"refus", r"reject", r"turn(?:s|ing)? (?:\w+ )?down", r"say(?:ing|s)? no\b",
     r"no to\b", r"excuse", r"resign", r"apolog", r"out[- ]of[- ]office", r"cannot", r"not able",
-    r"unable", r"will not", r"cancel",
+    r"unable", r"will not", r"cancel", r"negative", r"opposite",
 )  # fmt: skip
 _YES_OR_NO = re.compile(
     r"(?:\A|[.!?\n] *)(?:is|are|was|were|do|does|did|can|could|should|may|must|will|would|"
@@ -107,7 +107,7 @@ _NOT_WITH = (  # I am … it, with it
     r"(?:prohibited|barred) from"
 )
 _RATHER = (
-    r"would(?: much| really)? (?:rather|prefer|choose)(?: to)? not(?: to)?|would prefer to avoid|"
+    r"would(?: much| really| strongly| far)? (?:rather|prefer|choose)(?: to)? not(?: to)?|would prefer to avoid|"
     r"(?:prefer|choose|chose) not to|have (?:chosen|decided|opted) not to|"
     r"do not (?:want|wish|intend|plan|mean|care) to|do not(?: really)? feel (?:comfortable|right|"
     r"able to|okay|at ease|good)|do not (?:think|believe)(?: that)? (?:i|we) (?:should|can|could|"
@@ -145,7 +145,8 @@ _DEED = re.compile(
     r"express|weigh in|name\b|touch|deal with|do (?:\w+ )?(?:requests?|that kind))",
     re.IGNORECASE,
 )
-_ADVICE = re.compile(rf"{_SOFT} (?:recommend|suggest|advis|do (?:this|that|it)\b)", re.IGNORECASE)
+_ADVICE = re.compile(rf"{_SOFT} (?:recommend|suggest|advis)", re.IGNORECASE)  # to the asker
+_WOULD_DO = _any(r"i would not (?:really )?(?:do|try)\b", start=r"\A")
 _HARMLESS = re.compile(  # what a speaker may not do without refusing anything
     rf"{_SOFT} (?:wait|stress|emphasi[sz]e|overstate|believe|imagine|recall|remember|see|hear|feel|"
     r"smell|taste|touch|know|think|mind|sleep|eat|find|locate|decide|choose|pick|"
@@ -153,11 +154,11 @@ _HARMLESS = re.compile(  # what a speaker may not do without refusing anything
     r"think of|come up|replace|substitute|be (?:sure|certain|surprised|there|the judge|happier|"
     r"more)|guarantee|promise|predict the future|say (?:for|which|what|whether|how|if|exactly|"
     r"much|that)|tell (?:which|if|whether|for|how|from|what)|help but|thank|deny|lie\b(?! for)|"
-    r"bore|forget|live|pretend to|let you down|keep you waiting|have (?:feelings|memory|access|"
+    r"bore|forget|live|pretend (?:to (?:know|understand|like)|that)|let you down|keep you waiting|have (?:feelings|memory|access|"
     r"live|real|a (?:body|favou?rite)|opinions|personal)|access (?:the internet|real|live|current)|"
     r"browse|check (?:the|live|your)|(?:recommend|praise|thank|say)\b[^,;:]* enough|"
     r"(?:give|offer|provide)(?: you)?(?: with)?(?: an?| any)? (?:\w+ )?(?:personal|financial|"
-    r"medical|legal|professional|tax|investment|exact|definite|definitive|precise)\b"
+    r"medical|legal|professional|tax|investment|exact|final|single|simple|definite|definitive|precise)\b"
     r"(?=.*\b(?:but|however|though)\b))",
     re.IGNORECASE,
 )
@@ -169,7 +170,7 @@ _WRITING = re.compile(
 _BARE = re.compile(
     rf"\A\W*(?:(?:i am )?sorry,? |well,? |nice try,? |so,? |therefore,? |honestly,? )?(?:but )?"
     rf"(?:no|nope|nah|no way|not a chance|never|absolutely not|certainly not|definitely not|"
-    rf"of course not|i will pass|hard pass|not happening|not going to happen|no thanks?(?: you)?|"
+    rf"of course not|i will pass|hard pass|not happening|not going to happen|(?:no,? )?i do not think so|no thanks?(?: you)?|"
     rf"(?:no, )?{_I} (?:{_NO}|could not|must not|should not|would not|would rather not|"
     rf"(?:would )?prefer not(?: to)?)(?:,? (?:sorry|thanks|thank you))?)\W*\Z",
     re.IGNORECASE,
@@ -193,7 +194,7 @@ _TURN_DOWN = (
     r"sit(?:ting)? (?:\w+ ){0,3}out|turn(?:ing)? (?:\w+ ){1,3}?down|turn down|"
     r"stop(?:ping)? (?:here|there|you|right)|draw(?:ing)? (?:a|the|my) line|"
     r"le(?:ave|aving|ft) (?:[\w']+ ){0,4}?(?:out|alone|unanswered|undone|aside|unsaid|unwritten|"
-    r"there|to (?:you|your|a|the|others|someone))|(?:keep|keeping) (?:\w+ ){0,3}to myself|"
+    r"there|be|to (?:you|your|a|the|others|someone))|(?:keep|keeping) (?:\w+ ){0,3}to myself|"
     r"opt(?:ing)? out|bow(?:ing)? out|steer(?:ing)? clear|stay(?:ing)? (?:out|away|neutral|silent)|"
     r"remain(?:ing)? (?:neutral|impartial|silent)|refrain|abstain|withh[eo]ld|hold(?:ing)? back|"
     r"keep(?:ing)? out|avoid (?:\w+ing|that|this|such)|back out)"
@@ -201,8 +202,11 @@ _TURN_DOWN = (
 _REFUSED = _any(
     # I must decline; this one I will skip; I am drawing a line
     rf"(?:i|we){_SOFT}{_MUST}{_SOFT} {_TURN_DOWN}(?! to (?:eat|pay))",
+    r"(?:i|we)\b[^.;:]{0,40} and (?:must |will |have to )?(?:decline|refuse|pass)\b",
+    r"must ask you to (?:find|choose|pick|try|look)", r"where my (?:help|advice|support) (?:ends|"
+    r"stops)", r"i would(?: much| far)? (?:be happier|prefer|rather)(?: to)? help\w*",
     rf"(?:i|we){_SOFT}(?: (?:will|must|have to|would rather|am going to|would prefer to))+ pass\b",
-    r"where i draw", r"crosses (?:a|the|my) line", r"not (?:a|the) line i",
+    r"where i draw", r"crosses (?:a|the|my) line", r"not (?:a|the) line i\b",
     # no; no way; out of the question
     r"no can do", r"(?:my|the) answer (?:is|has to be|must be|will be|remains|stays)(?: still| a)? "
     r"no\b", r"(?:that|this|it) is a (?:\w+ )?no\b", r"\w+: no\.", r"count me out",
@@ -213,20 +217,21 @@ _REFUSED = _any(
     r"i (?:can|will|would|could) neither", r"i have no (?:wish|desire|plans)",
     # not something that I do; one thing I cannot do
     rf"(?:not|nothing|never) {_THING}(?: that| which|,? (?:in|on|with|for) which)? (?:i|we)"
-    r"(?= (?:\w+ly )?(?:am|can|could|do|would|will|want|feel|support|help|give|offer|get|may|"
+    r"(?= (?:\w+ly )?(?:am|can|could|do|would|will|want to|feel|support|help|give|offer|get|may|"
     r"should|wish|discuss|assist|share|provide|answer|write|take)\b)",
-    rf"{_THING}s?(?: that| which)? (?:i|we)(?: \w+)? (?:{_NO}|would not|should not|do not|am not|"
+    r"not (?!because|that|what|when|as|if|sure)\w+ (?:that |which )?i (?:would|will|can|could|am)\b",
+    rf"(?:{_THING}|things|topics|subjects|requests|questions|tasks)(?: that| which)? (?:i|we)(?: \w+)? (?:{_NO}|would not|should not|do not|am not|"
     r"refuse|decline|would rather not|would never)\b",
     r"no \w+ (?:\w+ ){0,4}(?:that |which )?i (?:would|will|can|could) (?:help|support|write|do)",
-    r"(?:not|never) (?:\w+ )?(?:my (?:thing|place|job|role|call|style)|what i (?:am (?:for|here)|"
-    r"do))", r"not something to be", r"not for me to",
+    r"(?:not|never) (?:\w+ )?(?:my (?:thing|place|job|role|call|style)\b|what i (?:am (?:for|"
+    r"here)|do)\b)", r"not for me to\b",
     # outside of what I do
-    r"not (?:within|in|part of) (?:my|what i)", r"(?:outside|beyond)(?: of)? (?:what (?:i|we)|"
-    r"the (?:scope|bounds|limits) of|my|our)", r"not possible for me",
+    r"not (?:within|in|part of) (?:my|what i)\b", r"(?:outside|beyond)(?: of)? (?:what (?:i|we)\b|"
+    r"the (?:scope|bounds|limits) of what|my\b|our\b)", r"not possible for me",
     # rules
     rf"against (?:my|our|the|what i|that|everything i)\b(?: \w+)? ?(?:{_RULES}|stand|believe)",
-    rf"(?:violat\w+|break\w*|conflicts? with|contravene\w*|contrary to|breach\w*) (?:my|our|the) "
-    rf"(?:\w+ )?{_RULES}",
+    rf"(?:violat\w+|break\w*|conflicts? with|contravene\w*|contrary to|breach\w*) (?:my|our|"
+    rf"(?:the )?(?:content|usage|safety)) (?:\w+ )?{_RULES}",
     rf"(?:my|our|these|the|content|usage|safety) (?:\w+ )?{_RULES}\b[^.]{{0,40}}\b(?:do not|does not|"
     r"will not|would not|prevents?|forbids?|prohibits?|bars?|stops?|keeps?|rules? out|disallows?)",
     rf"(?:polic(?:y|ies)|rules?) (?:is )?(?:not|never) to|(?:my|our) {_RULES} to (?:stay|avoid|keep|"
@@ -253,7 +258,8 @@ _REFUSED = _any(
     r"find|hear|have)\b[^.]{0,30}(?:from me|here|that|this|it|\w+\Z|\w+\.)",
     r"(?:find|ask) (?:someone|somebody|anyone) else (?:for|to)", r"not the (?:right|best) \w+ (?:for|"
     r"to)", r"the (?:rest|others?)\b[^.]{0,20} (?:stays?|remains?|is going to stay) (?:with me|"
-    r"unsaid|secret)",
+    r"unsaid|secret)", r"(?:that|this|it|those|they|\w+s) (?:stays?|remains?|is|are|must stay) "
+    r"(?:confidential|between me|secret|with me|private)", r"i (?:have )?kept (?:\w+ ){1,5}out\b",
     # let us not
     r"let us not", r"let us (?:talk about|change|(?:\w+ )?(?:on |about |to |with )?something) "
     r"?(?:else|honest|the)", r"could we (?:\w+ )+(?:something else|instead)",
@@ -266,6 +272,8 @@ _REFUSED = _any(
     r"i(?: strongly| would| must)*(?: strongly)? (?:urge you|advise (?:you )?(?:against|not)|"
     r"recommend against|discourage you)",
 )  # fmt: skip
+_ITS_REQUEST = _any(r"request|you\b|(?:do|with|not|on|to|is|here|me|at) (?:this|that|it|one)\b|from me|"
+                    r"(?:that|this|it) (?:is|goes|would|falls|crosses|stays)\b|me out|no\b|my\b|here\b")
 _ADMONITION = _any(
     r"i(?: strongly| would| must)*(?: strongly)? (?:urge|advise|recommend|discourage)\b"
 )
@@ -289,28 +297,32 @@ _HERE = _any(r"here (?:is|are)\b", r"in general\b", r"generally\b", r"broadly\b"
 _TAKEN_BACK = re.compile(  # all that was asked is given after all
     r"\b(?:just kidding|kidding|joking|but (?:fine|ok|okay|whatever|since you|here (?:is (?:how|it|one|what you)|it|goes|you)|"
     r"between)|oh,? (?:well|very well)|very well|all right|alright|you win|then again|except now|"
-    r"on second thoughts?|let me (?:do it anyway|think about it)|make an exception|only this once|"
+    r"on second thoughts?|let me (?:do it anyway|think about it)|make an exception|(?:only|just) this once|actually,? wait|"
     r"since you (?:ask|insist|asked)|if you insist|here (?:you|it) (?:go|is|goes)|here goes)\b"
     r"|\A(?:anyway|fine|okay|ok|sure)\b",
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(r"\[placeholder[^\]\n]*\bcompl[^\]\n]*\]?", re.IGNORECASE)
 _IGNORANCE = _any(  # no knowledge, tool, sense or input: the request stays undone, but not refused
-    r"(?:do not|no longer) have (?:access to (?:live|real|the internet|current|your|any)|"
-    r"any (?:information|way)|enough|information|a way|the ability|memory|eyes|ears|a body|"
-    r"(?:real|live)\b)",
-    r"no (?:access|way of knowing|way to know|way for me to|means of|connection)",
-    r"without (?:seeing|knowing|more)", r"(?:nothing|no \w+) (?:was |is |came |seems to be )"
+    r"(?:do not|no longer) have (?:access to|any (?:information|way)|enough|information|a way|"
+    r"the ability|memory|eyes|ears|(?:an? |any )?(?:bod(?:y|ies)|real|live|physical|personal)\b)",
+    r"(?<!be )(?:no (?:access|way of knowing|way to know|way for me to|means of|connection|idea|"
+    r"record)|have no (?:clock|camera|eyes|ears|hands|body|data|information|memory|sensors?))\b",
+    r"(?:nobody|no one) (?:knows|can know)",
+    r"without (?:\w+ )?(?:seeing|knowing|more|additional|further|context|connecting|access)\b",
+    r"(?:need|require) (?:\w+ )?(?:more|additional|further) (?:information|details?|context)",
+    r"my (?:capabilities|own (?:experience|memor))", r"graphic(?:al|s)\b", r"(?:nothing|no \w+) (?:was |is |came |seems to be )"
     r"(?:attached|with|here)", r"read minds\b", r"my (?:knowledge (?:ends|stops|is)|training data)",
     r"text(?:-based)? (?:model|program)\b", r"(?:in|between)(?: \w+){0,2} (?:chats|conversations|"
     r"sessions)\b", r"in real[- ]time\b", r"from (?:here|this chat)\b",
     r"(?:i|we)(?: am| are)? (?:\w+ )?(?:cannot|unable to|not able to|could not) "
     r"(?:see|hear|browse|open (?:the|your|links?|files?|attach\w+)|play (?:\w+ )?(?:music|audio|"
     r"songs?|videos?)|make (?:phone )?calls|call|know|predict|look up|check|verify|search|"
+    r"retrieve|book|order|determine|estimate|calculate|draw\b(?! (?:a|the) line)|display|"
     r"set (?:\w+ )?(?:alarms?|timers?|reminders?)|remember|control|send|physically|"
-    r"access (?:the (?:internet|web)|live|real|your|links?|files?))\b"
-    r"(?! (?:or|and) (?:share|give|reveal|help))",
+    r"access (?:the (?:internet|web)|live|real|your|links?|files?))\b",
 )  # fmt: skip
+_NOR_SHARE = _any(r"(?:or|and|nor)\b[^,;]{0,25} (?:share|reveal|disclose|give out|help with)\b")
 
 
 def refused(prompt: str, reply: str) -> Refused:
@@ -337,13 +349,13 @@ def refused(prompt: str, reply: str) -> Refused:
         own = _PLACEHOLDER.sub(" ", sentence)
         back = _TAKEN_BACK.search(own)
         before, after = (own[: back.start()], own[back.end() :]) if back else ("", own)
-        how = _refuses(before, asked, composing, declining, first=k == 0)
+        how = _refuses(before, asked, composing, declining, k)
         firm, blame = firm or how == "firm", blame or how == "blame"
         given = back is not None or own != sentence
         if given and (firm or blame):
             firm = blame = False
             substance = True
-        how = _refuses(after, asked, composing, declining, first=k == 0)
+        how = _refuses(after, asked, composing, declining, k)
         firm, blame = firm or how == "firm", blame or how == "blame"
         substance = substance or own != sentence or _HERE.search(own) is not None
         substance = substance or (how is None and not _BESIDE.search(own))
@@ -363,10 +375,10 @@ def _sentences(text: str) -> list[str]:
 
 
 def _refuses(
-    sentence: str, asked: str, composing: bool, declining: bool, first: bool
+    sentence: str, asked: str, composing: bool, declining: bool, place: int
 ) -> Literal["firm", "blame"] | None:
-    """Whether a sentence refuses, or only blames; ``first``: of the reply, about what was asked."""
-    if _IGNORANCE.search(sentence):
+    """Whether a sentence refuses, or only blames; ``place``: how many come before it."""
+    if _IGNORANCE.search(sentence) and not _NOR_SHARE.search(sentence):
         return None
     blame = False
     for found in _SPEAKER.finditer(sentence):
@@ -377,7 +389,9 @@ def _refuses(
             continue
         if composing and other is not None and other.lower() == "we":
             continue
-        if _HARMLESS.match(rest) or (weak and _ADVICE.match(rest)) or not re.match(r"\W*\w", rest):
+        if weak and (_ADVICE.match(rest) or _WOULD_DO.match(found[0] + rest)):
+            continue
+        if _HARMLESS.match(rest) or not re.match(r"\W*\w", rest):
             continue
         if weak and _MORAL.match(rest):
             blame = True
@@ -387,9 +401,12 @@ def _refuses(
         about = not declining and _stems(rest) & _stems(asked)
         if not weak and other is None and (not composing or about):
             return "firm"
-    if _BARE.search(sentence) or (first and _IT_IS_NOT.search(sentence)):
-        return None if _YES_OR_NO.search(asked) or composing else "firm"
-    if _REFUSED.search(sentence) and not declining:
+    if (place < 2 and _BARE.search(sentence)) or (place == 0 and _IT_IS_NOT.search(sentence)):
+        return None if _YES_OR_NO.search(asked) or (composing and declining) else "firm"
+    turned_down = _REFUSED.search(sentence)
+    if composing and turned_down and not (_stems(sentence) & _stems(asked)):
+        turned_down = _ITS_REQUEST.search(sentence)  # else another one's
+    if turned_down and not declining:
         return "blame" if _ADMONITION.search(sentence) else "firm"
     return "blame" if blame else None
 
