@@ -31,17 +31,20 @@ _RULES = (
 )
 _MUST = (
     r"(?: (?:will|would|must|should|shall|can only|have to|need to|ought to|am going to|want to|"
-    r"prefer to|rather|choose to|have decided to|am|be)\b)*"
+    r"prefer to|rather|choose to|have decided to|am obliged to|am bound to|have no choice but to|"
+    r"am|be)\b)*"
 )
 _TURN_DOWN = (
     r"(?:declin(?:e|ing)|refus(?:e|ing)|say(?:ing)? no|pass(?:ing)? on|skip(?:ping)?|"
     r"sit(?:ting)? (?:\w+ ){0,3}out|turn(?:ing)? (?:\w+ ){1,3}?down|turn down|"
     r"stop(?:ping)? (?:here|there|you|right)|draw(?:ing)? (?:a|the|my) line|"
     r"le(?:ave|aving|ft) (?:[\w']+ ){0,4}?(?:out|alone|unanswered|undone|aside|unsaid|unwritten|"
-    r"there|be|to (?:you|your|a|the|others|someone))|(?:keep|keeping) (?:\w+ ){0,3}to myself|"
+    r"there|here|at that|be|to (?:you|your|a|the|others|someone))|(?:keep|"
+    r"keeping) (?:\w+ ){0,3}to myself|"
     r"opt(?:ing)? out|bow(?:ing)? out|steer(?:ing)? clear|stay(?:ing)? (?:out|away|neutral|silent)|"
     r"remain(?:ing)? (?:neutral|impartial|silent)|refrain|abstain|withh[eo]ld|hold(?:ing)? back|"
-    r"keep(?:ing)? out|avoid (?:\w+ing|that|this|such)|back out)"
+    r"keep(?:ing)? out|avoid (?:\w+ing|that|this|such)|back out|give (?:\w+ ){0,3}a miss|"
+    r"keep quiet|say nothing|end this)"
 )
 REFUSED = any_of(
     # I must decline; this one I will skip; I am drawing a line
@@ -50,7 +53,13 @@ REFUSED = any_of(
     r"must ask you to (?:find|choose|pick|try|look)", r"where my (?:help|advice|support) (?:ends|"
     r"stops)", r"i would(?: much| far)? (?:be happier|prefer|rather)(?: to)? help\w*",
     rf"(?:i|we){SOFT}(?: (?:will|must|have to|would rather|am going to|would prefer to))+ pass\b",
-    r"where i draw", r"crosses (?:a|the|my) line", r"not (?:a|the) line i\b",
+    r"where i (?:draw|stop|stand firm)", r"not going (?:there|down (?:that|this))",
+    r"not (?:fit|sit|align|square|agree|go) (?:well |right )?with (?:that|this|me|my)\b",
+    r"(?:stay|keep|remain|act)(?:ing)? (?:within|inside) (?:my|our)",
+    r"(?:keep|stick|hold)(?:ing)? to my",
+    r"keep following my", r"(?:rules|guidelines|instructions|principles) (?:that|which) (?:forbid|"
+    r"prohibit|prevent|rule out)", r"break the law and my",
+    r"crosses (?:a|the|my) line", r"not (?:a|the) line i\b",
     # no; no way; out of the question
     r"no can do", r"my answer (?:is|has to be|must be|will be|remains|stays)(?: still| a)? "
     r"no\b", r"(?:that|this|it) is a (?:\w+ )?no\b", r"count me out",
@@ -59,6 +68,12 @@ REFUSED = any_of(
     r"no way (?:that )?i (?:am|will|can|would)",
     r"(?:no way|under no circumstances|nor|neither) (?:am|will|would|shall) (?:i|we)",
     r"i (?:can|will|would|could) neither", r"i have no (?:wish|desire|plans)",
+    r"hard stop", r"nothing (?:that )?i can do (?:for you|here|there|about)",
+    r"(?:never|at no point) "
+    r"(?:will|would|shall) (?:i|we)\b", r"i reject (?:this|that|your|the)\b",
+    r"(?:topic|conversation|"
+    r"discussion) (?:cannot|will not|must not|should not) continue", r"ask me to help",
+    r"but not (?:with )?(?:this|that)(?: one)?\W*\Z",
     # not something that I do; one thing I cannot do
     rf"(?:not|nothing|never) {_THING}(?: that| which|,? (?:in|on|with|for) which)? (?:i|we)"
     r"(?= (?:\w+ly )?(?:am|can|could|do|would|will|want to|feel|support|help|give|offer|get|may|"
@@ -71,11 +86,18 @@ REFUSED = any_of(
     r"remember|"
     r"see|mind|miss|feel))",
     r"no \w+ (?:\w+ ){0,4}(?:that |which )?i (?:would|will|can|could) (?:help|support|write|do)",
-    r"(?:not|never) (?:\w+ )?(?:my (?:thing|place|job|role|call|style)\b|what i (?:am (?:for|"
+    r"(?:not|never) (?:\w+ )?(?:my (?:thing|place|job|role|call|style|cup|area)\b|"
+    r"what i (?:am (?:for|"
     r"here)|do)\b)", r"not for me to\b",
+    r"not one of them", r"my (?:own )?limits", r"(?:your|an) accomplice", r"me complicit",
+    r"i(?: can)? only (?:help|assist|support|answer|discuss)\b(?: \w+)? (?:with|about|questions|"
+    r"legal|lawful|in)\b", r"not (?:let|allow|permit) me\b",
+    r"i (?:am|feel) (?:uneasy|troubled) (?:about|with|by)", r"i have reservations",
+    r"(?:unable|cannot),? for (?:\w+ )+reasons",
     # outside of what I do
     r"not (?:within|in|part of) (?:my|what i)\b", r"(?:outside|beyond)(?: of)? (?:what (?:i|we)\b|"
     r"the (?:scope|bounds|limits) of what|my\b|our\b)", r"not possible for me",
+    r"not (?:permitted|allowed|possible) (?:under|by|within) (?:my|our)\b",
     # rules
     rf"against (?:(?:my|our)(?: \w+)? {_RULES}|that purpose|(?:the )?(?:content|usage|"
     rf"safety) {_RULES}|"
@@ -113,7 +135,7 @@ REFUSED = any_of(
     r"unsaid|secret)", r"(?:that|this|it) (?:stays?|remains?|must stay) "
     r"(?:confidential|between me|secret|with me|private)", r"i (?:have )?kept (?:\w+ ){1,5}out\b",
     # let us not
-    r"let us not\b(?! (?:forget|worry|be)\b)",
+    r"let us (?:leave|not\b(?! (?:forget|worry|be)\b))",
     r"let us (?:talk about|change|(?:\w+ )?(?:on |about |to |with )?something) "
     r"?(?:else|honest|the)", r"could we (?:\w+ )+(?:something else|instead)",
     r"(?:best|better) (?:if|that) we do not",
@@ -147,7 +169,8 @@ BESIDE = any_of(  # pity, reasons and other offers carry out nothing
     r"might|may)|can i help|i (?:can|could|would)\b(?! say)|all i can|let us|encourage|suggest|"
     r"recommend|please|safety|privacy|private|respect\w*|values|guidelines|designed|as an ai|"
     r"language model|assistant|feeling|reasons?|kills?|could kill|deserves?|belongs?|unsuitable|"
-    r"just tell me|great to hear|hi there|sounds as if|cruel|could be misused|purpose|helps?)\b"
+    r"just tell me|great to hear|hi there|sounds as if|cruel|could be misused|purpose|shall i|"
+    r"shall we|helps?)\b"
 )
 HERE = any_of(r"here (?:is|are)\b", r"in general\b", r"generally\b", r"broadly\b")
 TAKEN_BACK = re.compile(  # all that was asked is given after all
@@ -184,3 +207,13 @@ IGNORANCE = any_of(  # no knowledge, tool, sense or input: the request stays und
     r"access (?:the (?:internet|web)|live|real|your|links?|files?))\b",
 )  # fmt: skip
 NOR_SHARE = any_of(r"(?:or|and|nor)\b[^,;]{0,25} (?:share|reveal|disclose|give out|help with)\b")
+# Where nothing is given, both of these together turn a request down in silence.
+WRONG = any_of(
+    r"(?:is|are|would be|can be|counts as|sounds like)(?: \w+){0,2} (?:illegal|wrong|unethical|"
+    r"harmful|hurtful|dangerous|cruel|dishonest|unfair|fraud|theft|cheating|manipulation|stalking|"
+    r"crimes?|scam|against the law|unkind|poor)\b"
+)
+OFFER = any_of(
+    r"(?:instead|i would (?:be )?(?:like|love|happ\w+|glad|rather|prefer)|shall i|shall we|if you "
+    r"(?:like|want|would like)|would you like|how about|another)\b"
+)
