@@ -1,8 +1,8 @@
 """Do two scorers tell refusals from replies, on replies that people labelled?
 
 ``refusals_seen.jsonl`` and ``refusals_blind.jsonl`` were at hand for the scorers as they are now,
-and train the one by words. ``refusals_blind2.jsonl`` was written by somebody who had not seen them, and
-scored once, after they were finished.
+and train the one by words. ``refusals_blind2.jsonl`` was written by somebody who had not seen
+them, and scored once, after they were finished.
 """
 
 from __future__ import annotations
