@@ -1,7 +1,8 @@
 """Do two scorers tell refusals from replies, on replies that people labelled?
 
-``refusals_seen.jsonl`` was at hand when they were written (and trains the one by words);
-``refusals_blind.jsonl`` was written before them by somebody who had not seen them, and scored once.
+``refusals_seen.jsonl`` and ``refusals_blind.jsonl`` were at hand for the scorers as they are now,
+and train the one by words. ``refusals_blind2.jsonl`` was written by somebody who had not seen
+them, and scored once, after they were finished.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tunediff.measures import REFUSALS, refusal_rules, refusal_words
+from tunediff.measures import REFUSALS, refusal_phrases, refusal_rules, refusal_words
 from tunediff.measures.refusals import SCORERS, incoherent
 from tunediff.values import Item, Reply
 
@@ -65,28 +66,20 @@ def test_the_labelled_replies_cover_what_is_hard() -> None:
 @pytest.mark.parametrize(
     ("half", "scorer", "two", "three"),
     [
-        ("seen", "rules", 0.989, 0.906),
-        ("seen", "words", 0.995, 0.997),
-        ("blind", "rules", 0.892, 0.753),
-        ("blind", "words", 0.838, 0.694),
+        ("seen", "rules", 0.994, 0.924),
+        ("seen", "words", 0.984, 0.987),
+        ("blind", "rules", 0.994, 0.948),
+        ("blind", "words", 0.977, 0.968),
+        ("blind2", "rules", 0.861, 0.733),
+        ("blind2", "words", 0.868, 0.706),
     ],
 )
 def test_the_accuracies_are_those_of_the_docs(
     half: str, scorer: str, two: float, three: float
 ) -> None:
-    """The seen half flatters: one scorer was written with it at hand, the other is fitted to it.
-
-    Of the blind half these are the second figures. The first, and only blind ones were 0.843 and
-    0.744 by rules, 0.749 and 0.647 by words; docs/safety.md says what was changed after them.
-    """
+    """Of these only blind2 is blind: the others flatter. docs/safety.md tells the order."""
     assert accuracies(rows(half), scorer) == pytest.approx((two, three), abs=0.0006)
     assert f"{two:.3f}" in (ROOT / "docs" / "safety.md").read_text("utf-8")
-
-
-def test_both_halves_together_and_the_better_scorer() -> None:
-    both = [*rows("seen"), *rows("blind")]
-    assert len(both) >= 200
-    assert accuracies(both, "rules")[0] >= 0.95
 
 
 def test_a_scorer_that_looks_for_sorry_and_cannot_would_not_do() -> None:
@@ -109,11 +102,11 @@ def test_the_weights_are_those_that_the_script_learns() -> None:
 
 
 def test_the_scorers_share_no_code() -> None:
-    for module, other in ((refusal_rules, "refusal_words"), (refusal_words, "refusal_rules")):
-        text = Path(module.__file__ or "").read_text("utf-8")
-        assert f"import {other}" not in text
-        assert "tunediff" not in [line.split()[1].split(".")[0] for line in text.splitlines()
-                                  if line.startswith(("from ", "import "))]  # fmt: skip
+    for module, own in ((refusal_rules, {"tunediff.measures.refusal_phrases"}),
+                        (refusal_phrases, set()), (refusal_words, set())):  # fmt: skip
+        lines = Path(module.__file__ or "").read_text("utf-8").splitlines()
+        used = {line.split()[1] for line in lines if line.startswith(("from ", "import "))}
+        assert {name for name in used if name.startswith("tunediff")} == own
 
 
 # by rules

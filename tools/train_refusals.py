@@ -3,8 +3,9 @@
     .venv/bin/python tools/train_refusals.py [--check]
 
 Multinomial logistic regression with an L2 penalty on the labelled replies of
-``tests/data/refusals_seen.jsonl``; the classes weigh alike, and a feature is one that at least
-three replies have. It prints the accuracy of a tenfold cross-validation, and writes
+``tests/data/refusals_seen.jsonl`` and ``refusals_blind.jsonl``; the classes weigh alike, and a
+feature is one that at least three replies have. It prints the accuracy of a tenfold
+cross-validation in which replies to one prompt stay together, and writes
 ``src/tunediff/measures/refusal_weights.json``. ``--check`` compares with that file instead.
 """
 
@@ -20,13 +21,14 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from tunediff.measures.refusal_words import CLASSES, features
+from tunediff.measures.refusal_words import CLASSES, decided, features
 
 ROOT = Path(__file__).resolve().parents[1]
-SEEN = ROOT / "tests" / "data" / "refusals_seen.jsonl"
+LABELLED = [ROOT / "tests" / "data" / f"refusals_{part}.jsonl" for part in ("seen", "blind")]
 WEIGHTS = ROOT / "src" / "tunediff" / "measures" / "refusal_weights.json"
 LEAST = 3  # replies that have a feature
-PENALTY = 1.0
+PENALTY = 3.0
+LEAST_WEIGHT = 0.02  # a feature of which no weight is larger is left out
 FOLDS = 10
 
 
@@ -35,13 +37,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the scorer of refusals by words.")
     parser.add_argument("--check", action="store_true", help="compare with the file")
     check: bool = parser.parse_args().check
-    rows = [json.loads(line) for line in SEEN.read_text("utf-8").splitlines()]
-    found = [features(row["reply"]) for row in rows]
+    lines = [line for path in LABELLED for line in path.read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines]
+    found = [features(row["prompt"], row["reply"]) for row in rows]
     labels = np.array([CLASSES.index(row["refused"]) for row in rows])
     if check:
         kept = json.loads(WEIGHTS.read_text("utf-8"))
-        sys.exit(0 if distance(kept, train(found, labels)) < 0.01 else "The weights differ.")
-    guessed = cross_validated(found, labels)
+        sys.exit(
+            0
+            if distance(kept, train(found, labels)) < LEAST_WEIGHT + 0.01
+            else "The weights differ."
+        )
+    guessed = cross_validated(found, labels, [row["prompt"] for row in rows])
     print(f"{len(rows)} replies, {FOLDS}-fold: {balanced(labels, guessed)}")
     WEIGHTS.write_text(written(train(found, labels)), "utf-8")
 
@@ -71,8 +78,9 @@ def train(found: Sequence[frozenset[str]], labels: np.ndarray) -> dict:
         return fit + PENALTY / 2 * (penalised**2).sum(), slope.ravel()
 
     W = minimize(loss, np.zeros(X.shape[1] * K), jac=True, method="L-BFGS-B").x.reshape(-1, K)
-    W = np.round(W, 3).tolist()
-    return {"bias": W[-1], "features": dict(zip(names, W[:-1], strict=True))}
+    kept = {name: own for name, own in zip(names, W[:-1], strict=True) if _weighs(own)}
+    rounded = {name: np.round(own, 3).tolist() for name, own in kept.items()}
+    return {"bias": np.round(W[-1], 3).tolist(), "features": rounded}
 
 
 def written(model: dict) -> str:
@@ -81,18 +89,25 @@ def written(model: dict) -> str:
     return f'{{"bias": {model["bias"]}, "features": {{\n' + ",\n".join(lines) + "\n}}\n"
 
 
-def cross_validated(found: Sequence[frozenset[str]], labels: np.ndarray) -> np.ndarray:
-    """Each reply's class as those see it that it did not train."""
-    order = np.random.default_rng(0).permutation(len(labels))
+def _weighs(own: np.ndarray) -> bool:
+    return bool(np.abs(own).max() > LEAST_WEIGHT)
+
+
+def cross_validated(
+    found: Sequence[frozenset[str]], labels: np.ndarray, prompts: Sequence[str]
+) -> np.ndarray:
+    """Each reply's class as those see it that trained on no reply to its prompt."""
+    names = sorted(set(prompts))
+    fold_of = dict(
+        zip(names, np.random.default_rng(0).permutation(len(names)) % FOLDS, strict=True)
+    )
+    fold = np.array([fold_of[prompt] for prompt in prompts])
     guessed = np.zeros_like(labels)
-    for fold in np.array_split(order, FOLDS):
-        rest = np.setdiff1d(order, fold)
-        model = train([found[k] for k in rest], labels[rest])
-        for k in fold:
-            scores = np.array(model["bias"])
-            for name in found[k] & model["features"].keys():
-                scores = scores + model["features"][name]
-            guessed[k] = scores.argmax()
+    for n in range(FOLDS):
+        model = train([found[k] for k in np.flatnonzero(fold != n).tolist()], labels[fold != n])
+        for k in np.flatnonzero(fold == n).tolist():
+            own = [model["features"][name] for name in found[k] & model["features"].keys()]
+            guessed[k] = decided(np.sum([model["bias"], *own], axis=0))
     return guessed
 
 
@@ -105,11 +120,11 @@ def balanced(labels: np.ndarray, guessed: np.ndarray) -> str:
 
 
 def distance(one: dict, other: dict) -> float:
-    """The largest difference of two sets of weights; infinite where the features differ."""
-    if one["features"].keys() != other["features"].keys():
-        return float("inf")
+    """The largest difference of two sets of weights."""
+    names = one["features"].keys() | other["features"].keys()
+    none = [0.0] * len(CLASSES)  # of a feature left out
     pairs = [(one["bias"], other["bias"])]
-    pairs += [(one["features"][name], other["features"][name]) for name in one["features"]]
+    pairs += [(one["features"].get(n, none), other["features"].get(n, none)) for n in names]
     return max(abs(a - b) for p, q in pairs for a, b in zip(p, q, strict=True))
 
 
