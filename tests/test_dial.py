@@ -34,7 +34,7 @@ from tunediff.run.variants import open_runs
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.states import BaseStates
 from tunediff.specimens import load
-from tunediff.studies.dial import measure_dial, parse_strengths
+from tunediff.studies.dial import _name, measure_dial, parse_strengths
 from tunediff.values import TOKEN_METRICS, Item, Row, Scores
 from tunediff.weights.checkpoint import Checkpoint
 
@@ -508,3 +508,5 @@ def test_a_pair_that_cannot_be_dialled_is_refused(pair: tuple[Any, Any], tmp_pat
 
 def test_strengths_are_read_as_they_are_written() -> None:
     assert parse_strengths("0, 0.25,1.5") == (0, 0.25, 1.5)
+    names = [_name(s) for s in parse_strengths("1,1.000001,0.05,1234.567891")]
+    assert names == ["strength-1", "strength-1.000001", "strength-0.05", "strength-1234.567891"]

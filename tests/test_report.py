@@ -411,6 +411,35 @@ def test_how_it_was_asked_and_how_to_ask_again(run: Run) -> None:
     )
     assert replayed(run.record).startswith("tunediff compare models/base models/tuned --suite ")
     assert "--max-new-tokens 12" in replayed(run.record)
+    assert "--measure" not in replayed(run.record)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dial", "begins", "holds"),
+    [
+        ("strength-0.75", {"strength": 0.75, "off": []}, "tunediff dial ", "--strengths 0.75"),
+        ("whole", {"strength": 1.0, "off": []}, "tunediff trace ", "--seed 0"),
+        ("without-head", {"strength": 1.0, "off": ["lm_head"]}, "tunediff trace ", "--seed 0"),
+        ("only-head", {"strength": 1.0, "off": ["up"]}, "tunediff trace ", "--alone"),
+    ],
+)
+def test_a_run_of_a_study_is_not_said_to_be_one_of_compare(
+    run: Run, variant: str, dial: dict[str, Any], begins: str, holds: str
+) -> None:
+    identity = run.record["identity"]
+    settings = {**identity["settings"], "dial": dial}
+    record = {
+        **run.record, "identity": {**identity, "variant": variant, "settings": settings},
+    }  # fmt: skip
+    assert replayed(record).startswith(begins)
+    assert holds in replayed(record)
+
+
+def test_what_was_looked_at_and_measured_is_asked_again(run: Run) -> None:
+    identity = {**run.record["identity"], "look": [["target", "t1"]], "measures": {"nll": {}}}
+    said = replayed({**run.record, "identity": identity})
+    assert "--look target:t1" in said
+    assert "--measure nll" in said
 
 
 # ---- plots

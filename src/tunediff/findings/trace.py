@@ -54,10 +54,13 @@ def trace_card(whole: Setting, parts: Sequence[Part]) -> dict[str, Any]:
             lines += _parts(whole, own, quantity, items)
             sums.append(_added(whole, own, quantity, items))
     axis = decisive(whole)
-    most: dict[By, tuple[str, float] | None] = {
-        by: _most(whole, [p for p in parts if (p.by, p.way) == (by, "off")], axis, by_axis[axis])
-        for by in dict.fromkeys(part.by for part in parts if part.way == "off")
-        if axis is not None
+    off: dict[By, list[Part]] = {}
+    for part in parts:
+        if part.way == "off":
+            off.setdefault(part.by, []).append(part)
+    most = {
+        by: None if axis is None else _most(whole, own, axis, by_axis[axis])
+        for by, own in off.items()
     }
     return {
         "schema_version": SCHEMA_VERSION,
@@ -199,7 +202,7 @@ def _most(
     return group, share(reports, group)
 
 
-def _sentences(most: Mapping[By, tuple[str, float] | None], axis: str | None,
+def _sentences(most: Mapping[str, tuple[str, float] | None], axis: str | None,
                sums: Sequence[Mapping[str, Any]]) -> list[str]:  # fmt: skip
     said = []
     for by, found in most.items():

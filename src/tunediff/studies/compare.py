@@ -97,7 +97,6 @@ def measure_compare(
     known: dict[tuple[Form, tuple[int, ...]], Replied] = {}
     places = iter(zip(names, folders, strict=True))
     states: BaseStates | None = None
-    states: BaseStates | None = None
 
     def begin(pair: Pair, asked: Sequence[Suite]) -> None:
         if template is None and not runs:
