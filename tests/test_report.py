@@ -436,10 +436,11 @@ def test_a_run_of_a_study_is_not_said_to_be_one_of_compare(
 
 
 def test_what_was_looked_at_and_measured_is_asked_again(run: Run) -> None:
-    identity = {**run.record["identity"], "look": [["target", "t1"]], "measures": {"nll": {}}}
+    identity = {**run.record["identity"], "look": [["target", "t1"]]}
+    identity["measures"] = {"nll": {}, "own": {}}
     said = replayed({**run.record, "identity": identity})
     assert "--look target:t1" in said
-    assert "--measure nll" in said
+    assert "--measure nll --measure FILE.py:own" in said
 
 
 # ---- plots

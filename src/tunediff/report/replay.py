@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from tunediff.measures import ALL
+from tunediff.run.comparing import EVERY
 
 
 def command(record: Mapping[str, Any]) -> str:
@@ -41,8 +41,10 @@ def command(record: Mapping[str, Any]) -> str:
                 words += ["--stop", text]
         for suite, item in identity["look"] or ():
             words += ["--look", f"{suite}:{item}"]
-        if {m.name for m in ALL} - set(identity["measures"]):
-            words += [word for name in identity["measures"] for word in ("--measure", name)]
+        known = {m.name for m in EVERY}
+        if known != set(identity["measures"]):
+            for name in identity["measures"]:
+                words += ["--measure", name if name in known else f"FILE.py:{name}"]
     if command == "dial":
         words += ["--strengths", f"{settings['dial']['strength']:g}"]
     elif command == "trace" and identity["variant"].startswith("only-"):
