@@ -24,10 +24,12 @@ from command import command
 from comparison import AnsweringPair, asked, small_comparison
 from tunediff.errors import RunError
 from tunediff.findings.dial import dial_card
+from tunediff.findings.microscope import Microscope
 from tunediff.findings.paired import Setting
 from tunediff.findings.trace import Part, trace_card
 from tunediff.pair.toy import ToyPair
 from tunediff.report import plots
+from tunediff.report.browse import _partings
 from tunediff.report.figures import measure_pairs
 from tunediff.report.glossary import MEASURES, VERDICTS, definition, label
 from tunediff.report.html import render, report, save_plots
@@ -441,6 +443,16 @@ def test_what_was_looked_at_and_measured_is_asked_again(run: Run) -> None:
     said = replayed({**run.record, "identity": identity})
     assert "--look target:t1" in said
     assert "--measure nll --measure FILE.py:own" in said
+
+
+def test_where_replies_part_is_shown_by_its_text(run: Run) -> None:
+    """Not by a number of characters: the page counts other ones, and shows hidden marks spelt."""
+    common = "x" * 60 + "\U0001f600\u202e is"
+    key = ("target", "t1")
+    said = {"ids": [1, 2], "text": f"{common} red", "stop": "end"}
+    line = {"base": said, "tuned": {**said, "ids": [1, 3], "text": f"{common} blue"}}
+    scope = replace(Microscope.of(run), _replies={key: line})
+    assert _partings(run, scope, {key: 7, ("target", "none"): 8}) == {7: (1, (common + " ")[-40:])}
 
 
 # ---- plots
