@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tunediff.findings.estimates import pool_groups
+from tunediff.findings.estimates import group_of, pool_groups
 from tunediff.findings.intervals import bca_interval
 from tunediff.findings.paired import DRIFT, Setting, decisive, figures
-from tunediff.findings.selection import GUARDED, group_of, halves, mean
+from tunediff.findings.selection import GUARDED, halves, mean
 from tunediff.values import Row
 
 SCHEMA_VERSION = 1

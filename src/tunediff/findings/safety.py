@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tunediff.findings.decide import PRESERVED, judge
+from tunediff.findings.estimates import group_of
 from tunediff.findings.exploring import Table
 from tunediff.findings.figures import Defined, estimate_rows, figures_of, pooled, said_of
 from tunediff.findings.intervals import FEWEST_GROUPS, TOO_FEW, TOO_SPARSE, Interval, bca_interval
@@ -241,7 +242,7 @@ def _drift_interval(rows: Mapping[str, Sequence[Row]], seed: int) -> Interval:
     sums: dict[str, np.ndarray] = {}  # group: KL and count of refuse, of comply
     for k, label in enumerate(LABELS):
         for row in rows[label]:
-            own = sums.setdefault(f"{row.suite}\x00{row.group}", np.zeros(4))
+            own = sums.setdefault(group_of(row), np.zeros(4))
             own[2 * k : 2 * k + 2] += row.effect_sum, row.count
     held = {name: (bool(own[1]), bool(own[3])) for name, own in sums.items()}
     names = sorted(sums, key=lambda name: (held[name], name))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.estimates import estimate_ratio, group_of
 from tunediff.findings.primary import by_id, primary_rows
 from tunediff.run.store import Run
 from tunediff.values import Row
@@ -88,8 +88,3 @@ def halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Ro
 def mean(rows: Sequence[Row]) -> float:
     """The effect, pooled."""
     return fsum(r.effect_sum or 0.0 for r in rows) / sum(r.count for r in rows)
-
-
-def group_of(row: Row) -> str:
-    """What is resampled together; groups of different suites are different ones."""
-    return f"{row.suite}\x00{row.group}"

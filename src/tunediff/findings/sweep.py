@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from tunediff.findings.estimates import group_of
 from tunediff.findings.figures import Defined, estimate_rows, floor_of
 from tunediff.findings.intervals import FEWEST_GROUPS
 from tunediff.findings.primary import by_id, primary_rows
-from tunediff.findings.selection import GUARDED, group_of, halves, mean
+from tunediff.findings.selection import GUARDED, halves, mean
 from tunediff.run.store import Run
 from tunediff.values import AXES, Row
 

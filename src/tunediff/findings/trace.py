@@ -13,9 +13,9 @@ from math import fsum
 from typing import Any, Literal
 
 from tunediff.findings.corrections import benjamini_hochberg
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.estimates import estimate_ratio, group_of
 from tunediff.findings.paired import Setting, decisive, figures
-from tunediff.findings.selection import group_of, halves, mean
+from tunediff.findings.selection import halves, mean
 from tunediff.values import AXES, Estimate, Row
 
 SCHEMA_VERSION = 1
