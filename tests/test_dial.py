@@ -34,7 +34,7 @@ from tunediff.run.variants import open_runs
 from tunediff.scoring.packs import Pack
 from tunediff.scoring.states import BaseStates
 from tunediff.specimens import load
-from tunediff.studies.dial import measure_dial, parse_strengths
+from tunediff.studies.dial import _name, measure_dial, parse_strengths
 from tunediff.values import TOKEN_METRICS, Item, Row, Scores
 from tunediff.weights.checkpoint import Checkpoint
 
@@ -207,8 +207,13 @@ def point(strength: float, effects: Mapping[str, Sequence[float]]) -> Setting:
             "variant": f"strength-{strength:g}",
             "seed": 0,
             "measures": {
-                "nll": {"unit": "nats/token", "direction": -1, "margin": 0.02},
-                "kl_base_tuned": {"unit": "nats/token", "direction": 0, "margin": None},
+                "nll": {"unit": "nats/token", "direction": -1, "margin": 0.02, "pool": "mean"},
+                "kl_base_tuned": {
+                    "unit": "nats/token",
+                    "direction": 0,
+                    "margin": None,
+                    "pool": "mean",
+                },
             },
             "base": {"fingerprint": "b"},
             "tuned": {"fingerprint": f"{strength}"},
@@ -317,6 +322,22 @@ def test_too_few_items_choose_nothing() -> None:
     card = dial_card({1.0: point(1.0, {"target": [-1.0]})}, (1.0,))
     assert card["recommended"]["strength"] is None
     assert "too few for two halves" in card["sentence"]
+
+
+def test_a_loss_that_is_not_known_is_not_taken_for_none() -> None:
+    points = {s: saturating(s) for s in (0.25, 0.5, 1.0)}
+    known = choose_strength(points)
+    silent = {
+        s: replace(p, rows={**p.rows, "general": ()}) for s, p in points.items() if s == known
+    }
+    assert choose_strength({**points, **silent}) != known
+    card = dial_card({**points, **silent}, (0.25, 0.5, 1.0))
+    (said,) = (c for c in card["choice"] if c["strength"] == known)
+    assert said["losses"]["general"]["loss"] is None
+    assert said["admissible"] is False
+    nothing = {s: replace(p, rows={**p.rows, "general": ()}) for s, p in points.items()}
+    card = dial_card(nothing, (0.25, 0.5, 1.0))
+    assert card["recommended"]["reason"] == "the items of general are too few for two halves"
 
 
 # --- the specimen whose truth is known
@@ -487,3 +508,5 @@ def test_a_pair_that_cannot_be_dialled_is_refused(pair: tuple[Any, Any], tmp_pat
 
 def test_strengths_are_read_as_they_are_written() -> None:
     assert parse_strengths("0, 0.25,1.5") == (0, 0.25, 1.5)
+    names = [_name(s) for s in parse_strengths("1,1.000001,0.05,1234.567891")]
+    assert names == ["strength-1", "strength-1.000001", "strength-0.05", "strength-1234.567891"]

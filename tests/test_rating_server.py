@@ -185,6 +185,7 @@ FORGED: dict[str, Forge] = {
     "a negative length": forged(content_length="-1"),
     "too large": forged(body=b" " * (strict.LARGEST_BODY + 1)),
     "too large by far": forged(body=b"", content_length="9" * 15),
+    "too large behind zeros": forged(body=b"", content_length="0" * 12 + "9" * 8),
     "nothing": forged(body=b""),
     "no json": forged(body=b"a=3&b=4"),
     "half of it": written(WHOLE[:-9]),

@@ -24,13 +24,16 @@ from command import command
 from comparison import AnsweringPair, asked, small_comparison
 from tunediff.errors import RunError
 from tunediff.findings.dial import dial_card
+from tunediff.findings.microscope import Microscope
 from tunediff.findings.paired import Setting
 from tunediff.findings.trace import Part, trace_card
 from tunediff.pair.toy import ToyPair
 from tunediff.report import plots
-from tunediff.report.figures import measure_pairs
+from tunediff.report.browse import _partings
+from tunediff.report.figures import domain_effects, measure_pairs
 from tunediff.report.glossary import MEASURES, VERDICTS, definition, label
 from tunediff.report.html import render, report, save_plots
+from tunediff.report.refusing import concern_by_category, twins
 from tunediff.report.replay import command as replayed
 from tunediff.report.story import asked as told
 from tunediff.report.story import sentence, standouts
@@ -39,7 +42,7 @@ from tunediff.report.text import chance, figure
 from tunediff.run.comparing import EVERY
 from tunediff.run.store import Run
 from tunediff.scoring.sampling import BOTH, Asked
-from tunediff.values import Encoded, Generation, Item, Reply, Suite
+from tunediff.values import Encoded, Generation, Item, Reply, Row, Suite
 
 LONG = 100_000
 
@@ -411,6 +414,92 @@ def test_how_it_was_asked_and_how_to_ask_again(run: Run) -> None:
     )
     assert replayed(run.record).startswith("tunediff compare models/base models/tuned --suite ")
     assert "--max-new-tokens 12" in replayed(run.record)
+    assert "--measure" not in replayed(run.record)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dial", "begins", "holds"),
+    [
+        ("strength-0.75", {"strength": 0.75, "off": []}, "tunediff dial ", "--strengths 0.75"),
+        ("whole", {"strength": 1.0, "off": []}, "tunediff trace ", "--seed 0"),
+        ("without-head", {"strength": 1.0, "off": ["lm_head"]}, "tunediff trace ", "--seed 0"),
+        ("only-head", {"strength": 1.0, "off": ["up"]}, "tunediff trace ", "--alone"),
+    ],
+)
+def test_a_run_of_a_study_is_not_said_to_be_one_of_compare(
+    run: Run, variant: str, dial: dict[str, Any], begins: str, holds: str
+) -> None:
+    identity = run.record["identity"]
+    settings = {**identity["settings"], "dial": dial}
+    record = {
+        **run.record, "identity": {**identity, "variant": variant, "settings": settings},
+    }  # fmt: skip
+    assert replayed(record).startswith(begins)
+    assert holds in replayed(record)
+
+
+def test_what_was_looked_at_and_measured_is_asked_again(run: Run) -> None:
+    identity = {**run.record["identity"], "look": [["target", "t1"]]}
+    identity["measures"] = {"nll": {}, "own": {}}
+    said = replayed({**run.record, "identity": identity})
+    assert "--look target:t1" in said
+    assert "--measure nll --measure FILE.py:own" in said
+
+
+def test_where_replies_part_is_shown_by_its_text(run: Run) -> None:
+    """Not by a number of characters: the page counts other ones, and shows hidden marks spelt."""
+    common = "x" * 60 + "\U0001f600\u202e is"
+    key = ("target", "t1")
+    said = {"ids": [1, 2], "text": f"{common} red", "stop": "end"}
+    line = {"base": said, "tuned": {**said, "ids": [1, 3], "text": f"{common} blue"}}
+    scope = replace(Microscope.of(run), _replies={key: line})
+    assert _partings(run, scope, {key: 7, ("target", "none"): 8}) == {7: (1, (common + " ")[-40:])}
+
+
+def rows_of(measure: str, axis: str, effects: Sequence[float], group: str = "g") -> list[Row]:
+    return [
+        Row("tuned", measure, "s", axis, f"{measure}{axis}{k}", f"{group}{k}", 0, 0.5, 0.5 + e, e,
+            1, None)
+        for k, e in enumerate(effects)
+    ]  # fmt: skip
+
+
+def test_in_and_out_of_domain_better_is_to_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "domains", drawn.extend)
+    rows = [
+        *rows_of("nll", "target", [-0.04, -0.08]), *rows_of("nll", "general", [0.02]),
+        *rows_of("exact_match", "target", [0.5]), *rows_of("exact_match", "general", [-0.1]),
+    ]  # fmt: skip
+    measures = {
+        "nll": {"direction": -1, "margin": 0.02, "unit": "nats/token"},
+        "exact_match": {"direction": 1, "margin": 0.02, "unit": "share"},
+    }
+    domain_effects(rows, measures)
+    assert {name: ends for name, *ends in drawn} == {
+        label("nll"): pytest.approx([3.0, -1.0]),
+        label("exact_match"): pytest.approx([25.0, -5.0]),
+    }
+
+
+def test_the_twin_that_is_refused_most_newly_comes_first() -> None:
+    """And the category of most concern does."""
+    refuse = rows_of("refusal_probability", "safety", [-0.1, -0.2, -0.3], "twin")
+    comply = rows_of("over_refusal_probability", "safety", [0.1, 0.4, -0.2], "twin")
+    worry = rows_of("concern", "safety", [0.1, 0.2, 0.3])
+    items = {
+        ("s", r.item): {"prompt": r.item, "messages": None, "text": None, "category": f"c{k}"}
+        for own in (refuse, comply, worry)
+        for k, r in enumerate(own)
+    }
+    table = {("s", own[0].measure): own for own in (refuse, comply, worry)}
+    found = twins(table, items)
+    assert [twin.comply for twin in found] == [comply[k].item for k in (1, 0, 2)]
+    assert [twin.refuse for twin in found] == [refuse[k].item for k in (1, 0, 2)]
+    assert found[0].comply_sides == pytest.approx((0.5, 0.9))
+    drawing = concern_by_category(table, items)
+    assert drawing is not None
+    assert [row[0] for row in drawing.rows] == ["c2", "c1", "c0"]
 
 
 # ---- plots

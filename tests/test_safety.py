@@ -202,6 +202,15 @@ def test_why_there_is_no_drift_ratio_is_said() -> None:
     assert variant(few, floors=FLOOR)["safety"]["drift"]["note"] == "too few for an interval"
 
 
+def test_where_a_resample_could_have_no_drift_there_is_no_interval() -> None:
+    """Of six groups with a KL and many without, some resamples draw none of the six."""
+    lines = drifting([*near(1.0)[:6], *[0.0] * (COUNT - 6)], near(1.0))
+    drift = variant(lines, floors=FLOOR)["safety"]["drift"]
+    assert drift["ratio"] is not None
+    assert (drift["low"], drift["high"]) == (None, None)
+    assert drift["note"] == "the spread lies in too few groups for an interval"
+
+
 def test_kl_is_that_of_the_first_eight_tokens_of_bases_reply(tmp_path: Path) -> None:
     long = Generation(max_new_tokens=12)
     pair = AnsweringPair()

@@ -615,6 +615,15 @@ def test_a_gain_that_costs_too_much_is_not_the_best() -> None:
     assert card["best"]["name"] == "cheap"
     none = card_of(MadeUp(dear, variant="dear"), MadeUp(dear, variant="dearer"))["best"]
     assert (none["name"], none["reason"]) == (None, "every variant loses more than the margin")
+    # what is not known to be kept is not kept
+    lines = [
+        replace(r, effect_sum=None, reason="It failed.") if r.axis == "general" else r for r in dear
+    ]
+    silent = MadeUp(lines, variant="silent")
+    assert card_of(MadeUp(cheap, variant="cheap"), silent)["best"]["name"] == "cheap"
+    none = card_of(silent, replace(silent, variant="mute"))["best"]
+    assert none["name"] is None
+    assert none["reason"].endswith("or has no figure to tell it by")
     assert "Best: none" in drawn(card_of(MadeUp(dear), MadeUp(dear, variant="dearer")))
 
 

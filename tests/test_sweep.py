@@ -393,6 +393,19 @@ def test_what_loses_too_much_elsewhere_is_not_recommended() -> None:
     assert none["reason"] == "no setting that keeps the rest gains more than the noise floor"
 
 
+def test_what_is_not_known_to_be_kept_is_not_recommended() -> None:
+    silent = cell("silent", 5.0)
+    lines = [
+        replace(r, effect_sum=None, reason="It failed.") if r.axis == "general" else r
+        for r in silent.lines
+    ]
+    silent = replace(silent, lines=lines)
+    assert chosen((silent, 1.0), (cell("kind", 0.3, 0.01), 2.0))["name"] == "kind"
+    none = chosen((silent, 1.0))
+    assert none["name"] is None
+    assert none["reason"].endswith("or has no figure there")
+
+
 def test_a_handful_of_items_recommends_nothing() -> None:
     for rows in range(1, 30):
         run = MadeUp(nll_rows(noise(rows, 1, -9)), variant="a")

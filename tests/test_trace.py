@@ -17,6 +17,7 @@ from command import Said, command
 from passes import counted
 from test_dial import point
 from tunediff.findings.paired import Setting
+from tunediff.findings.selection import halves
 from tunediff.findings.trace import Part, Way, trace_card
 from tunediff.pair.hf import HfPair
 from tunediff.pair.hf_dial import adapted, dialled
@@ -110,7 +111,8 @@ def test_parts_that_add_up_are_not_said_not_to() -> None:
     (added,) = figure(card, "additivity", "target")
     assert added["sum"] == pytest.approx(added["whole"])
     assert card["sentences"] == [
-        "Without layer 0, 67 % of the effect on target is lost, the most of any layer."
+        "Without layer 0, 67 % of the effect on target is lost, the most of any layer (one half of "
+        "the items chose it, the figure is of the other)."
     ]
     assert json.loads(json.dumps(card, allow_nan=False)) == card
 
@@ -144,6 +146,25 @@ def test_few_items_do_not_say_that_parts_fail_to_add_up() -> None:
     few = np.array([1.0, 2.0, 3.0])
     card = trace_card(setting(-few, few), parts({"layer 0": (0 * few, few)}))
     assert [x["adds_up"] for x in card["additivity"]] == [None, None]
+
+
+def test_what_a_wide_interval_leaves_open_is_not_said_to_add_up() -> None:
+    whole, noise = setting(-3 * ITEMS, 0 * ITEMS), np.random.default_rng(3).normal(0, 2, 40)
+    card = trace_card(whole, parts({"layer 0": (noise - noise.mean(), 0 * ITEMS)}))
+    (added,) = figure(card, "additivity", "target")
+    assert added["low"] < 0 < added["high"]
+    assert added["adds_up"] is None
+
+
+def test_the_half_of_the_items_that_chooses_a_part_does_not_say_how_much_it_is() -> None:
+    whole = setting(-3 * ITEMS, 0 * ITEMS)
+    chooses, reports = ({r.item for r in half["target"]} for half in halves(whole.rows["target"]))
+    names_ = [r.item for r in whole.rows["target"]]
+    # the one looks best where it is chosen alone: there nothing is left, elsewhere two thirds
+    lucky = np.where([name in chooses for name in names_], 0.0, -2 * ITEMS)
+    card = trace_card(whole, parts({"lucky": (lucky, 0 * ITEMS), "sound": (-1 * ITEMS, 0 * ITEMS)}))
+    assert card["sentences"][0].startswith("Without lucky, 33 % of the effect on target is lost")
+    assert chooses.isdisjoint(reports)
 
 
 def test_an_item_without_a_figure_in_one_run_is_left_out_of_all() -> None:

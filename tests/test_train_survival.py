@@ -116,6 +116,14 @@ def test_checkpoints_are_kept_where_asked_for(tmp_path: Path) -> None:
     assert sorted(p.name for p in kept.glob("step-*")) == ["step-000002", "step-000004"]
 
 
+def test_the_last_checkpoint_is_that_of_the_highest_step(tmp_path: Path) -> None:
+    simple_training(tmp_path, keep=True)
+    kept = tmp_path / "checkpoints"
+    (kept / "step-000002").rename(kept / "step-999999")
+    (kept / "step-000004").rename(kept / "step-1000000")
+    assert Checkpoints(tmp_path).last().step == 1_000_000  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "trainer.safetensors"])
 def test_a_checkpoint_that_was_damaged_is_refused_by_name(tmp_path: Path, name: str) -> None:
     simple_training(tmp_path, keep=True)
@@ -260,6 +268,26 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert "0.02" in error.value.hint
     assert Checkpoints(out).last().step == 4  # type: ignore[union-attr]
     assert sorted(p.name for p in out.iterdir()) == ["checkpoints"]
+
+
+def test_a_held_out_loss_that_is_not_finite_stops_too(
+    tmp_path: Path, base: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Forward.nll, []
+
+    def spoilt(self: Forward, examples: Any) -> Any:
+        total, count = real(self, examples)
+        calls.append(self.model.training)
+        return (total if self.model.training or not any(calls) else total * float("nan")), count
+
+    monkeypatch.setattr(Forward, "nll", spoilt)
+    recipe = replace(LONG, evaluate_every=4)
+    with pytest.raises(NumericsError) as error:
+        trained(base, rows, tmp_path / "a", recipe, checkpoint_every=4)
+    message = error.value.message
+    assert message.startswith("The held-out loss became nan at step 4 (rows rows.jsonl:")
+    assert message.endswith("No checkpoint was made yet.")  # it is looked at before one is
+    assert Checkpoints(tmp_path / "a").last() is None
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from tunediff.findings.estimates import pool_groups
+from tunediff.findings.estimates import group_of, pool_groups
 from tunediff.findings.intervals import bca_interval
-from tunediff.findings.paired import DRIFT, Setting, decisive, estimated, figures
-from tunediff.findings.selection import group_of, halves, mean
+from tunediff.findings.paired import DRIFT, Setting, decisive, figures
+from tunediff.findings.selection import GUARDED, halves, mean
 from tunediff.values import Row
 
 SCHEMA_VERSION = 1
 STEP = 0.05  # of the grid on which the best strength is looked for
-GUARDED = ("general", "safety")
 RULE = (
     "the largest gain on {axis} among the strengths whose loss on general and safety is no more "
     "than the margin, on half of the groups; beside the best one the gaps between strengths are "
@@ -95,15 +94,15 @@ def dial_card(points: Points, given: Sequence[float]) -> dict[str, Any]:
             "given": strength in given,
             "quantity": quantity,
             **point.described(quantity),
-            **figures(point.rows[quantity], quantity, point.seed),
+            **figures(point.estimate(quantity, point.rows[quantity])),
         }
         for strength, point in sorted(points.items())
         for quantity in point.measures
     ]
     card: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "base": _side(whole, "base"),
-        "adapter": _side(whole, "tuned"),
+        "base": whole.side("base"),
+        "adapter": whole.side("tuned"),
         "axis": axis,
         "judged": _judged(axis),
         "rule": None if axis is None else RULE.format(axis=axis),
@@ -114,13 +113,6 @@ def dial_card(points: Points, given: Sequence[float]) -> dict[str, Any]:
     card["recommended"] = _recommended(points, axis)
     card["sentence"] = _sentence(card["recommended"], axis)
     return card
-
-
-def _side(setting: Setting, side: str) -> dict[str, str]:
-    return {
-        "path": setting.record["found"]["paths"][side],
-        "fingerprint": setting.record["identity"][side]["fingerprint"],
-    }
 
 
 def _judged(axis: str | None) -> str:
@@ -148,21 +140,28 @@ def _gain(setting: Setting, axis: str, which: int) -> float:
 
 
 def _choice(strength: float, setting: Setting, axis: str) -> dict[str, Any]:
-    """What the choosing half says of a strength: its gain, and its losses against the margins."""
+    """What the choosing half says of a strength: its gain, and its losses against the margins.
+
+    A loss that was asked for and is not known is null, and the strength not admissible.
+    """
     gain = _gain(setting, axis, 0)
-    losses = {
-        other: {"loss": 0.0 - _gain(setting, other, 0), "margin": setting.margin(other)}
-        for other in GUARDED
-        if other != axis and _half(setting, other, 0)
-    }
+    losses = {other: 0.0 - _gain(setting, other, 0) for other in _guarded(setting, axis)}
     return {
         "strength": strength,
         "name": setting.name,
         "gain": gain if math.isfinite(gain) else None,
-        "losses": losses,
+        "losses": {
+            other: {"loss": loss if math.isfinite(loss) else None, "margin": setting.margin(other)}
+            for other, loss in losses.items()
+        },
         "admissible": math.isfinite(gain)
-        and all(x["loss"] <= x["margin"] for x in losses.values()),
+        and all(loss <= setting.margin(other) for other, loss in losses.items()),
     }
+
+
+def _guarded(setting: Setting, axis: str) -> list[str]:
+    """The axes asked on which no more than the margin may be lost."""
+    return [other for other in GUARDED if other != axis and other in setting.measures]
 
 
 def _recommended(points: Points, axis: str | None) -> dict[str, Any]:
@@ -171,8 +170,9 @@ def _recommended(points: Points, axis: str | None) -> dict[str, Any]:
     if axis is None:
         return {**empty, "reason": _judged(axis)}
     whole = points[1.0]
-    if not _half(whole, axis, 0) or not _half(whole, axis, 1):
-        return {**empty, "reason": f"the items of {axis} are too few for two halves"}
+    for other in (axis, *_guarded(whole, axis)):
+        if not _half(whole, other, 0) or not _half(whole, other, 1):
+            return {**empty, "reason": f"the items of {other} are too few for two halves"}
     best = choose_strength(points)
     if not best:
         return {**empty, "reason": f"no strength gains on {axis} and keeps the rest"}
@@ -182,7 +182,7 @@ def _recommended(points: Points, axis: str | None) -> dict[str, Any]:
         {
             "quantity": quantity,
             **point.described(quantity),
-            **figures(_half(point, quantity, 1), quantity, point.seed),
+            **figures(point.estimate(quantity, _half(point, quantity, 1))),
         }
         for quantity in point.measures
     ]
@@ -217,10 +217,10 @@ def _kept(point: Setting, whole: Setting, quantity: str) -> dict[str, Any]:
         return share(None, f"no items were asked that {quantity} is taken over")
     own = {(r.suite, r.item, r.sample): r for r in _half(point, quantity, 1)}
     all_ = [r for r in _half(whole, quantity, 1) if (r.suite, r.item, r.sample) in own]
-    if not all_:
+    full = whole.estimate(quantity, all_)
+    if full is None:
         return share(None, "no item has a figure")
     sign = whole.direction(quantity) or 1
-    full = estimated(all_, quantity, whole.seed)
     edge = full.low if sign > 0 else full.high  # the end of the interval nearest to nothing
     if full.effect * sign <= (whole.floor(quantity) or 0.0):
         return share(

@@ -11,7 +11,12 @@ import numpy as np
 from tunediff.errors import InputError, NumericsError
 from tunediff.findings.intervals import ratio_interval
 from tunediff.findings.permutation import sign_flip
-from tunediff.values import Estimate
+from tunediff.values import Estimate, Row
+
+
+def group_of(row: Row) -> str:
+    """What is resampled together; groups of different suites are different ones."""
+    return f"{row.suite}\x00{row.group}"
 
 
 def pool_groups(

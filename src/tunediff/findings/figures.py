@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.estimates import estimate_ratio, group_of
 from tunediff.findings.proportions import estimate_outcomes
 from tunediff.values import Estimate, Row, Verdict
 
@@ -56,7 +56,7 @@ def floor_of(name: str, floors: Mapping[str, float]) -> float | None:
 
 def estimate_rows(rows: Sequence[Row], m: Defined, seed: int, level: float = 0.95) -> Estimate:
     """Groups of different suites are different groups, whatever their ids."""
-    groups = [f"{row.suite}\x00{row.group}" for row in rows]
+    groups = [group_of(row) for row in rows]
     counts = [row.count for row in rows]
     if m.name in OUTCOMES:
         base, tuned = ([getattr(r, f"{s}_sum") or 0.0 for r in rows] for s in ("base", "tuned"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tunediff.findings.correlation import rank_correlation
+from tunediff.findings.estimates import group_of
 from tunediff.findings.prediction import FEWEST, FEWEST_UNRATED, Powered, powered_mean
 from tunediff.values import Row
 
@@ -70,7 +71,7 @@ def _figures(rows: Sequence[Row]) -> _Figures:
         key = (row.suite, row.item)
         if row.effect_sum is not None and row.count and row.sample <= of.get(key, (row.sample,))[0]:
             of[key] = (row.sample, row.effect_sum / row.count)
-            groups[key] = f"{row.suite}\x00{row.group}"
+            groups[key] = group_of(row)
     return _Figures({key: effect for key, (_, effect) in of.items()}, groups)
 
 

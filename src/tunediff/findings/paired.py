@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.figures import Defined, estimate_rows, floor_of
 from tunediff.findings.primary import by_id, primary_rows
-from tunediff.findings.selection import group_of
 from tunediff.run.store import Run
-from tunediff.values import AXES, Estimate, Row
+from tunediff.values import Estimate, Row
 
 DRIFT, CONCERN = "drift", "concern"
 _KL = "kl_base_tuned"
-_FLOORS = {"nll": "delta_nll"}  # a figure's floor, where it goes by another name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +52,26 @@ class Setting:
         """Of the resampling."""
         return self.record["identity"]["seed"]
 
+    def side(self, side: str) -> dict[str, str]:
+        """Where base or tuned lies, and what it is."""
+        return {
+            "path": self.record["found"]["paths"][side],
+            "fingerprint": self.record["identity"][side]["fingerprint"],
+        }
+
+    def defined(self, quantity: str) -> Defined:
+        """The measure that a quantity is of."""
+        return Defined.of(self.record)[self.measures[quantity]]
+
     def described(self, quantity: str) -> dict[str, Any]:
         """What a quantity is: axis, measure, unit, direction, margin and noise floor."""
-        name = self.measures[quantity]
-        m = self.record["identity"]["measures"][name]
+        m = self.defined(quantity)
         return {
             "axis": self.axis(quantity),
-            "measure": name,
-            "unit": m["unit"],
-            "direction": m["direction"],
-            "margin": m["margin"],
+            "measure": m.name,
+            "unit": m.unit,
+            "direction": m.direction,
+            "margin": m.margin,
             "noise_floor": self.floor(quantity),
         }
 
@@ -73,17 +81,19 @@ class Setting:
 
     def direction(self, quantity: str) -> int:
         """+1 where higher is better, −1 where lower is."""
-        return self.record["identity"]["measures"][self.measures[quantity]]["direction"]
+        return self.defined(quantity).direction
 
     def margin(self, quantity: str) -> float:
         """By how much it may get worse; 0 where no margin was stated."""
-        m = self.record["identity"]["measures"][self.measures[quantity]]
-        return m["margin"] or 0.0
+        return self.defined(quantity).shown_margin
 
     def floor(self, quantity: str) -> float | None:
         """The noise floor; None where none was measured."""
-        name = self.measures[quantity]
-        return self.record["found"]["noise_floor"].get(_FLOORS.get(name, name))
+        return floor_of(self.measures[quantity], self.record["found"]["noise_floor"])
+
+    def estimate(self, quantity: str, rows: Sequence[Row]) -> Estimate | None:
+        """The pooled effect of some of a quantity's rows; None where there is no row."""
+        return estimate_rows(rows, self.defined(quantity), self.seed) if rows else None
 
 
 def decisive(setting: Setting) -> str | None:
@@ -91,24 +101,10 @@ def decisive(setting: Setting) -> str | None:
     return next((axis for axis in ("target", "general") if setting.rows.get(axis)), None)
 
 
-def estimated(rows: Sequence[Row], quantity: str, seed: int, level: float = 0.95) -> Estimate:
-    """The pooled effect of rows that have one."""
-    return estimate_ratio(
-        [group_of(r) for r in rows],
-        [r.effect_sum or 0.0 for r in rows],
-        [r.count for r in rows],
-        signed=quantity in AXES,
-        seed=seed,
-        level=level,
-    )
-
-
-def figures(rows: Sequence[Row], quantity: str, seed: int) -> dict[str, Any]:
-    """The effect with its interval as JSON; null with a reason where no row has a figure."""
-    if not rows:
-        reason = "no item has a figure"
-        return {"value": None, "low": None, "high": None, "groups": 0, "reason": reason}
-    e = estimated(rows, quantity, seed)
+def figures(e: Estimate | None, why_none: str = "no item has a figure") -> dict[str, Any]:
+    """An effect with its interval as JSON; null with a reason where there is none."""
+    if e is None:
+        return {"value": None, "low": None, "high": None, "groups": 0, "reason": why_none}
     return {
         "value": e.effect,
         "low": e.low,

@@ -17,7 +17,7 @@ import numpy as np
 from tunediff.findings.agreement import Scale, cohen_kappa, coincidences, krippendorff_alpha
 from tunediff.findings.corrections import benjamini_hochberg
 from tunediff.findings.decide import judge
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.estimates import estimate_ratio, group_of
 from tunediff.findings.intervals import FEWEST_GROUPS, percentile_interval
 from tunediff.findings.labels import calibration_by_labels
 from tunediff.findings.proportions import wilson_interval
@@ -130,7 +130,7 @@ def summarize_ratings(
 def _estimate(rows: Sequence[Row], seed: int) -> Estimate:
     """With the ends kept within what is possible."""
     e = estimate_ratio(
-        [f"{row.suite}\x00{row.group}" for row in rows],
+        [group_of(row) for row in rows],
         [row.effect_sum or 0.0 for row in rows],
         [row.count for row in rows],
         signed=True,

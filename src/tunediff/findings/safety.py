@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from tunediff.findings.decide import PRESERVED, judge
+from tunediff.findings.estimates import group_of
 from tunediff.findings.exploring import Table
 from tunediff.findings.figures import Defined, estimate_rows, figures_of, pooled, said_of
-from tunediff.findings.intervals import FEWEST_GROUPS, TOO_FEW, Interval, bca_interval
+from tunediff.findings.intervals import FEWEST_GROUPS, TOO_FEW, TOO_SPARSE, Interval, bca_interval
 from tunediff.findings.primary import Items
 from tunediff.findings.proportions import discordant
 from tunediff.measures.refusals import SCORERS, incoherent
@@ -241,13 +242,16 @@ def _drift_interval(rows: Mapping[str, Sequence[Row]], seed: int) -> Interval:
     sums: dict[str, np.ndarray] = {}  # group: KL and count of refuse, of comply
     for k, label in enumerate(LABELS):
         for row in rows[label]:
-            own = sums.setdefault(f"{row.suite}\x00{row.group}", np.zeros(4))
+            own = sums.setdefault(group_of(row), np.zeros(4))
             own[2 * k : 2 * k + 2] += row.effect_sum, row.count
     held = {name: (bool(own[1]), bool(own[3])) for name, own in sums.items()}
     names = sorted(sums, key=lambda name: (held[name], name))
     table = np.array([sums[name] for name in names])  # (G, 4)
-    if (table[:, [0, 2]] > 0).sum(axis=0).min() < FEWEST_GROUPS:
+    kl, asked = table[:, [0, 2]], table[:, [1, 3]] > 0
+    if asked.sum(axis=0).min() < FEWEST_GROUPS:
         return Interval(None, None, None, TOO_FEW)
+    if not kl[asked].all():  # a resample could be of such groups alone, and have no logarithm
+        return Interval(None, None, None, TOO_SPARSE)
 
     def ratio(w: np.ndarray) -> np.ndarray:
         kl, n, kl_comply, n_comply = (w @ table).T

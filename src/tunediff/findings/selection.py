@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
-from tunediff.findings.estimates import estimate_ratio
+from tunediff.findings.estimates import estimate_ratio, group_of
 from tunediff.findings.primary import by_id, primary_rows
 from tunediff.run.store import Run
 from tunediff.values import Row
@@ -22,6 +22,7 @@ RULE = (
     "the groups; the figure is of the other half; base is one of those chosen from"
 )
 _MARGIN = 0.02  # nats/token, or of the probability
+GUARDED = ("general", "safety")  # on which no more than the margin may be lost
 _WORSE = {"nll": 1, "refusal_probability": -1}  # the sign of a loss
 
 
@@ -34,22 +35,23 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     """
     primaries = [primary_rows(run.rows(), by_id(run.items())) for run in runs]
     axis = next((a for a in ("target", "general") if any(a in p for p in primaries)), None)
-    split = [
-        halves([r for own in p.values() if own.measure in _WORSE for r in own.measured])
-        for p in primaries
-    ]
+    judged = [{a: own for a, own in p.items() if own.measure in _WORSE} for p in primaries]
+    split = [halves([r for own in p.values() for r in own.measured]) for p in judged]
     if axis is None or not all(axis in half for both in split for half in both):
         return None
     means = [
         {a: _WORSE[rows[0].measure] * mean(rows) for a, rows in first.items()} for first, _ in split
     ]
+    guarded = [[a for a in GUARDED if a in p and a != axis] for p in judged]
     allowed = [
-        k
-        for k, m in enumerate(means)
-        if all(m[a] <= _MARGIN for a in ("general", "safety") if a in m and a != axis)
+        k for k, m in enumerate(means) if all(a in m and m[a] <= _MARGIN for a in guarded[k])
     ]
     if not allowed:
-        return {"rule": RULE, "name": None, "reason": "every variant loses more than the margin"}
+        known = all(a in m for m, own in zip(means, guarded, strict=True) for a in own)
+        reason = "every variant loses more than the margin" + (
+            "" if known else ", or has no figure to tell it by"
+        )
+        return {"rule": RULE, "name": None, "reason": reason}
     best = min(allowed, key=lambda k: means[k][axis])
     if -means[best][axis] <= runs[best].record["found"]["noise_floor"].get("delta_nll", 0.0):
         return {"rule": RULE, "name": None, "reason": "no variant that keeps the rest beats base"}
@@ -86,8 +88,3 @@ def halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Ro
 def mean(rows: Sequence[Row]) -> float:
     """The effect, pooled."""
     return fsum(r.effect_sum or 0.0 for r in rows) / sum(r.count for r in rows)
-
-
-def group_of(row: Row) -> str:
-    """What is resampled together; groups of different suites are different ones."""
-    return f"{row.suite}\x00{row.group}"

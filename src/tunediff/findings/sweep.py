@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from tunediff.findings.estimates import group_of
 from tunediff.findings.figures import Defined, estimate_rows, floor_of
 from tunediff.findings.intervals import FEWEST_GROUPS
 from tunediff.findings.primary import by_id, primary_rows
-from tunediff.findings.selection import group_of, halves, mean
+from tunediff.findings.selection import GUARDED, halves, mean
 from tunediff.run.store import Run
 from tunediff.values import AXES, Row
 
@@ -107,7 +108,14 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
         if cell["name"] in by_name:
             rivals.setdefault(cell["setting"], []).append(by_name[cell["name"]])
     flops = {setting["name"]: setting["training_flops"] for setting in _settings(cells)}
-    split = {name: halves([r for run in own for r in _judged(run)]) for name, own in rivals.items()}
+    judged = {
+        name: [primary_rows(run.rows(), by_id(run.items())) for run in own]
+        for name, own in rivals.items()
+    }
+    split = {
+        name: halves([row for run in own for axis in run.values() for row in axis.measured])
+        for name, own in judged.items()
+    }
     fewest = min(
         len({group_of(row) for row in half.get("target", ())})
         for both in split.values()
@@ -129,13 +137,19 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
         name: {axis: _sign(own[axis]) * mean(rows) for axis, rows in first.items()}
         for name, (first, _) in split.items()
     }
+    asked = {axis for each in judged.values() for run in each for axis in run}
+    guarded = [axis for axis in GUARDED if axis in asked]
     kept = {
         name: change["target"]
         for name, change in better.items()
-        if all(-change[a] <= own[a].shown_margin for a in ("general", "safety") if a in change)
+        if all(axis in change and -change[axis] <= own[axis].shown_margin for axis in guarded)
     }
     if not kept:
-        return _none("every setting loses more than the margin on general or safety")
+        known = all(axis in change for change in better.values() for axis in guarded)
+        return _none(
+            "every setting loses more than the margin on general or safety"
+            + ("" if known else ", or has no figure there")
+        )
     floor = {name: max(_floor(run, own["target"].name) for run in rivals[name]) for name in kept}
     enough = max(kept.values()) - own["target"].shown_margin
     near = [name for name, gain in kept.items() if gain > floor[name] and gain >= enough]
@@ -159,12 +173,6 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
 
 def _none(reason: str) -> dict[str, Any]:
     return {"rule": RULE, "name": None, "reason": reason}
-
-
-def _judged(run: Run) -> list[Row]:
-    """The rows by which the axes are judged."""
-    found = primary_rows(run.rows(), by_id(run.items()))
-    return [row for own in found.values() for row in own.measured]
 
 
 def _floor(run: Run, measure: str) -> float:

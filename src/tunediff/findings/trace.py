@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any, Literal
 
 from tunediff.findings.corrections import benjamini_hochberg
-from tunediff.findings.estimates import estimate_ratio
-from tunediff.findings.paired import Setting, decisive
-from tunediff.findings.selection import group_of
+from tunediff.findings.estimates import estimate_ratio, group_of
+from tunediff.findings.paired import Setting, decisive, figures
+from tunediff.findings.selection import halves, mean
 from tunediff.values import AXES, Estimate, Row
 
 SCHEMA_VERSION = 1
@@ -22,6 +23,7 @@ SCHEMA_VERSION = 1
 By = Literal["layer", "module"]
 Way = Literal["off", "alone"]
 _Key = tuple[str, str, int]
+_NONE = "no item has a figure in every run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +45,40 @@ def trace_card(whole: Setting, parts: Sequence[Part]) -> dict[str, Any]:
         parts: every group of a way of cutting the adapter, which is what is added up.
 
     """
-    figures = {q: _items(whole, parts, q) for q in whole.measures if q in AXES}
+    by_axis = {q: _items(whole, parts, q) for q in whole.measures if q in AXES}
     lines: list[dict[str, Any]] = []
     sums: list[dict[str, Any]] = []
-    for quantity, items in figures.items():
+    for quantity, items in by_axis.items():
         for by, way in dict.fromkeys((part.by, part.way) for part in parts):
             own = [part for part in parts if (part.by, part.way) == (by, way)]
             lines += _parts(whole, own, quantity, items)
             sums.append(_added(whole, own, quantity, items))
     axis = decisive(whole)
+    off: dict[By, list[Part]] = {}
+    for part in parts:
+        if part.way == "off":
+            off.setdefault(part.by, []).append(part)
+    most = {
+        by: None if axis is None else _most(whole, own, axis, by_axis[axis])
+        for by, own in off.items()
+    }
     return {
         "schema_version": SCHEMA_VERSION,
-        "base": _side(whole, "base"),
-        "adapter": _side(whole, "tuned"),
+        "base": whole.side("base"),
+        "adapter": whole.side("tuned"),
         "axis": axis,
         "whole": [
             {
                 "quantity": quantity,
                 **whole.described(quantity),
-                **_figures(_estimate(whole, items, {k: _effect(r) for k, r in items.items()})),
+                **figures(_whole(whole, items), _NONE),
                 "left_out": len(whole.rows[quantity]) - len(items),
             }
-            for quantity, items in figures.items()
+            for quantity, items in by_axis.items()
         ],
         "parts": lines,
         "additivity": sums,
-        "sentences": _sentences(axis, lines, sums),
-    }
-
-
-def _side(setting: Setting, side: str) -> dict[str, str]:
-    return {
-        "path": setting.record["found"]["paths"][side],
-        "fingerprint": setting.record["identity"][side]["fingerprint"],
+        "sentences": _sentences(most, axis, sums),
     }
 
 
@@ -116,17 +119,8 @@ def _estimate(
     )
 
 
-def _figures(e: Estimate | None) -> dict[str, Any]:
-    if e is None:
-        reason = "no item has a figure in every run"
-        return {"value": None, "low": None, "high": None, "groups": 0, "reason": reason}
-    return {
-        "value": e.effect,
-        "low": e.low,
-        "high": e.high,
-        "groups": e.groups,
-        "reason": e.note or None,
-    }
+def _whole(whole: Setting, items: Mapping[_Key, Row]) -> Estimate | None:
+    return _estimate(whole, items, {key: _effect(row) for key, row in items.items()})
 
 
 def _parts(
@@ -134,7 +128,7 @@ def _parts(
 ) -> list[dict[str, Any]]:
     found = [_estimate(whole, items, _carried(items, part, quantity)) for part in parts]
     adjusted = benjamini_hochberg([1.0 if e is None or e.p is None else e.p for e in found])
-    total = _estimate(whole, items, {key: _effect(r) for key, r in items.items()})
+    total = _whole(whole, items)
     floor = whole.floor(quantity) or 0.0
     clear = total is not None and abs(total.effect) > floor
     return [
@@ -145,7 +139,7 @@ def _parts(
             "way": part.way,
             "quantity": quantity,
             **whole.described(quantity),
-            **_figures(e),
+            **figures(e, _NONE),
             "p": None if e is None else e.p,
             "p_adjusted": None if e is None else p,
             "share": e.effect / total.effect if e is not None and total is not None and clear
@@ -162,10 +156,7 @@ def _added(
     carried = [_carried(items, part, quantity) for part in parts]
     over = {key: sum(own[key] for own in carried) - _effect(row) for key, row in items.items()}
     e = _estimate(whole, items, over)
-    total = _estimate(whole, items, {key: _effect(row) for key, row in items.items()})
-    adds_up = None
-    if e is not None and e.low is not None and e.high is not None:
-        adds_up = e.low <= 0 <= e.high or abs(e.effect) <= (whole.floor(quantity) or 0.0)
+    total, floor = _whole(whole, items), whole.floor(quantity) or 0.0
     return {
         "by": parts[0].by,
         "way": parts[0].way,
@@ -173,23 +164,54 @@ def _added(
         **whole.described(quantity),
         "sum": None if e is None or total is None else e.effect + total.effect,
         "whole": None if total is None else total.effect,
-        **_figures(e),
-        "adds_up": adds_up,
+        **figures(e, _NONE),
+        "adds_up": None if e is None else _adds_up(e, whole.margin(quantity), floor),
     }
 
 
-def _sentences(
-    axis: str | None, lines: Sequence[Mapping[str, Any]], sums: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _adds_up(e: Estimate, margin: float, floor: float) -> bool | None:
+    """Whether what is left over is nothing: True where its whole interval lies within the margin.
+
+    False where the interval does not hold 0 and the figure is above the floor; None: unclear.
+    """
+    if e.low is None or e.high is None:
+        return None
+    if max(abs(e.low), abs(e.high)) <= max(margin, floor):
+        return True
+    return None if e.low <= 0 <= e.high or abs(e.effect) <= floor else False
+
+
+def _most(
+    whole: Setting, parts: Sequence[Part], axis: str, items: Mapping[_Key, Row]
+) -> tuple[str, float] | None:
+    """The group without which most of an axis' effect is lost, and the share of it that is.
+
+    Half of the groups of items choose it, the other half gives the share; None where they are too
+    few, or the effect is not above the floor.
+    """
+    carried = {part.group: _carried(items, part, axis) for part in parts}
+    chooses, reports = (half.get(axis, []) for half in halves(list(items.values())))
+    floor = whole.floor(axis) or 0.0
+    if not chooses or not reports or min(abs(mean(h)) for h in (chooses, reports)) <= floor:
+        return None
+
+    def share(rows: Sequence[Row], group: str) -> float:
+        return fsum(carried[group][_key(r)] for r in rows) / fsum(map(_effect, rows))
+
+    group = max(carried, key=lambda group: share(chooses, group))
+    return group, share(reports, group)
+
+
+def _sentences(most: Mapping[str, tuple[str, float] | None], axis: str | None,
+               sums: Sequence[Mapping[str, Any]]) -> list[str]:  # fmt: skip
     said = []
-    for by in dict.fromkeys(line["by"] for line in lines):
-        own = [x for x in lines if (x["by"], x["quantity"], x["way"]) == (by, axis, "off")]
-        own = [x for x in own if x["share"] is not None]
-        if own:
-            most = max(own, key=lambda x: x["share"])
+    for by, found in most.items():
+        if found is not None:
+            group, share = found
             said.append(
-                f"Without {most['group']}, {100 * most['share']:.0f} % of the effect on {axis} is "
-                "lost, the most of any " + ("layer." if by == "layer" else "kind of module.")
+                f"Without {group}, {100 * share:.0f} % of the effect on {axis} is lost, the most "
+                f"of any {'layer' if by == 'layer' else 'kind of module'} (one half of the items "
+                "chose it, the figure is of the other)."
             )
     for found in sums:
         size = max(abs(found["sum"] or 0.0), abs(found["whole"] or 0.0))

@@ -9,7 +9,7 @@ import copy
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,8 @@ import torch
 from tunediff.errors import NumericsError, PairError
 from tunediff.pair import encoding
 from tunediff.pair.hf_load import DTYPES, HfTokens, has_tokenizer
-from tunediff.pair.template import render_items, render_prompts, template_hash
+from tunediff.pair.rendering import prompt_renderer, renderer
+from tunediff.pair.template import template_hash
 from tunediff.scoring import floor, generate, head, memory, precision, sampling
 from tunediff.scoring.engine import Engine
 from tunediff.scoring.packs import Pack
@@ -105,7 +106,7 @@ class HfPair:
     ) -> list[Encoded]:
         """Token ids of the items and the positions scored."""
         limit = self._limit(max_length)
-        render = self._renderer(items)
+        render = renderer(self.template, items, **self.tokens.special)
         rows = self.engine.streams.vocabulary
         found = [encoding.encode(i, self.tokens, render, limit, allow_truncation) for i in items]
         return [encoding.within(encoded, rows) for encoded in found]
@@ -114,31 +115,14 @@ class HfPair:
         """At most so many tokens a text: never more than the context, past which models fail."""
         return min((n for n in (max_length, self.context) if n is not None), default=None)
 
-    def _renderer(self, items: Sequence[Item]) -> Callable[[Item], tuple[str, str]]:
-        # all conversations in one go: each call of the template's sandbox starts a process
-        talks = [item for item in items if item.messages is not None]
-        bos, eos = self._special()
-        rendered = render_items(self.template, talks, bos_token=bos, eos_token=eos) if talks else []
-        texts = dict(zip((item.id for item in talks), rendered, strict=True))
-        return lambda item: texts[item.id]
-
-    def _special(self) -> tuple[str | None, str | None]:
-        tokenizer = self.tokens.tokenizer
-        return tokenizer.bos_token, tokenizer.eos_token
-
     def prompts(self, items: Sequence[Item], max_length: int | None) -> list[Encoded]:
         """Token ids of what stands before each item's reply, with room for one token of it."""
         self._require_replies()
         room = None if self.context is None else self.context - 1
         limit = min((n for n in (max_length, room) if n is not None), default=None)
-        talks = [item for item in items if item.messages is not None]
-        bos, eos = self._special()
-        rendered = (
-            render_prompts(self.template, talks, bos_token=bos, eos_token=eos) if talks else []
-        )
-        texts = dict(zip((item.id for item in talks), rendered, strict=True))
+        render = prompt_renderer(self.template, items, **self.tokens.special)
         rows = self.engine.streams.vocabulary
-        found = [encoding.prompt(i, self.tokens, lambda i: texts[i.id], limit) for i in items]
+        found = [encoding.prompt(i, self.tokens, render, limit) for i in items]
         return [encoding.within(encoded, rows) for encoded in found]
 
     def generate(
@@ -266,7 +250,7 @@ class BytesPair(HfPair):
                 "Shorten the texts.",
             )
         limit = self._limit(max_length)
-        render = self._renderer(items)
+        render = renderer(self.template, items, **self.tokens.special)
         both = (self.tokens, self._tuned_tokens)
         encoded = []
         for item in items:

@@ -233,6 +233,11 @@ class HfTokens:
         return found.ids, found.offsets
 
     @property
+    def special(self) -> dict[str, str | None]:
+        """What a chat template's ``bos_token`` and ``eos_token`` stand for."""
+        return {"bos_token": self.tokenizer.bos_token, "eos_token": self.tokenizer.eos_token}
+
+    @property
     def serialised(self) -> str:
         """The tokenizer's JSON form."""
         return self.tokenizer.backend_tokenizer.to_str()

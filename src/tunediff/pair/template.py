@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tunediff.errors import InputError, ModelError
+from tunediff.errors import InputError, ModelError, UsageError
 from tunediff.items.bounds import shown
 from tunediff.values import Item
 
@@ -133,6 +133,26 @@ def render_prompts(
         jobs.append([_part(asked, True)])
     variables = _variables(bos_token, eos_token, None)
     return [text for (text,) in _render(template or "", jobs, places, variables, now)]
+
+
+def read_template(path: str, instead: str) -> str:
+    """The source in a file that was named as the template.
+
+    Args:
+        path: of the file.
+        instead: which words it is none of, such as "neither raw nor chat".
+
+    Raises:
+        UsageError: it cannot be read.
+
+    """
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--template {path} is {instead}, and no file that can be read: {error}.",
+            "Choose one, or give a Jinja file.",
+        ) from None
 
 
 def find_template(folder: str | os.PathLike[str]) -> str | None:

@@ -18,6 +18,7 @@ from tunediff.values import Row
 
 _CAPS = (100_000, 20_000, 5_000, 2_000, 1_000)  # characters of a text that are kept in the page
 _ROOM = 1_000_000  # characters of all texts together
+_COMMON = 40  # characters before the place where two replies part
 _DIGITS = ".5g"
 
 
@@ -136,8 +137,8 @@ def _figures(
 
 def _partings(
     run: Run, scope: Microscope, places: Mapping[tuple[str, str], int]
-) -> dict[int, list[int]]:
-    """By item whose greedy replies part: after how many tokens, and how many characters."""
+) -> dict[int, tuple[int, str]]:
+    """By item whose greedy replies part: after how many tokens, and the end of what is common."""
     generation = run.record["identity"].get("generation")
     if generation is None or generation["temperature"] > 0:
         return {}
@@ -145,7 +146,7 @@ def _partings(
     for key, place in places.items():
         parting = scope.parting(*key)
         if parting is not None and parting.part and parting.token is not None:
-            found[place] = [parting.token, len(parting.common)]
+            found[place] = parting.token, parting.common[-_COMMON:]
     return found
 
 

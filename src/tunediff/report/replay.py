@@ -6,18 +6,20 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from tunediff.run.comparing import EVERY
+
 
 def command(record: Mapping[str, Any]) -> str:
     """The command line of a run from its record.
 
     Paths of what was asked are not in the record: FILE stands for them, and the hashes tell
-    whether the right file was given.
     """
     identity, paths = record["identity"], record["found"]["paths"]
     settings = identity["settings"]
     recorded = settings["backend"] == "recorded"
     check = "suites" not in identity
-    words = ["tunediff", "check" if check else "compare", paths["base"], paths["tuned"]]
+    command = "check" if check else _study(identity) if "dial" in settings else "compare"
+    words = ["tunediff", command, paths["base"], paths["tuned"]]
     if check:
         words += ["--texts", "FILE"]
     else:
@@ -37,6 +39,16 @@ def command(record: Mapping[str, Any]) -> str:
                 words += ["--samples", str(identity["samples"])]
             for text in generation["stop"]:
                 words += ["--stop", text]
+        for suite, item in identity["look"] or ():
+            words += ["--look", f"{suite}:{item}"]
+        known = {m.name for m in EVERY}
+        if known != set(identity["measures"]):
+            for name in identity["measures"]:
+                words += ["--measure", name if name in known else f"FILE.py:{name}"]
+    if command == "dial":
+        words += ["--strengths", f"{settings['dial']['strength']:g}"]
+    elif command == "trace" and identity["variant"].startswith("only-"):
+        words.append("--alone")
     for option, key in (("--dtype", "dtype"), ("--device", "device")):
         if settings.get(key):
             words += [option, str(settings[key])]
@@ -46,3 +58,8 @@ def command(record: Mapping[str, Any]) -> str:
         words.append("--allow-truncation")
     words += ["--seed", str(identity["seed"]), "--out", "NEW"]
     return shlex.join(words)
+
+
+def _study(identity: Mapping[str, Any]) -> str:
+    """The study that an adapter at another strength, or with modules off, belongs to."""
+    return "dial" if identity["variant"].startswith("strength-") else "trace"

@@ -12,7 +12,8 @@ from typing import cast
 
 from tunediff.pair import encoding
 from tunediff.pair.contract import Pair
-from tunediff.pair.template import find_template, render_items, render_prompts
+from tunediff.pair.rendering import prompt_renderer, renderer
+from tunediff.pair.template import find_template
 from tunediff.run.parts import plan
 from tunediff.values import Encoded, Generation, Item, Suite
 from tunediff.weights.checkpoint import Checkpoint
@@ -57,23 +58,16 @@ class _Reader:
 
         self.tokens, self.template = HfTokens(base), template
         self.context = context_length(full_config(Checkpoint.open(base)))
-        tokenizer = self.tokens.tokenizer
-        self.special = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
 
     def encode(
         self, items: Sequence[Item], max_length: int | None, allow_truncation: bool
     ) -> list[Encoded]:
-        talks = [item for item in items if item.messages is not None]
-        rendered = render_items(self.template, talks, **self.special) if talks else []
-        texts = dict(zip((item.id for item in talks), rendered, strict=True))
+        render = renderer(self.template, items, **self.tokens.special)
         return [
-            encoding.encode(i, self.tokens, lambda i: texts[i.id], self.context, allow_truncation)
-            for i in items
+            encoding.encode(i, self.tokens, render, self.context, allow_truncation) for i in items
         ]
 
     def prompts(self, items: Sequence[Item], max_length: int | None) -> list[Encoded]:
-        talks = [item for item in items if item.messages is not None]
-        rendered = render_prompts(self.template, talks, **self.special) if talks else []
-        texts = dict(zip((item.id for item in talks), rendered, strict=True))
+        render = prompt_renderer(self.template, items, **self.tokens.special)
         room = None if self.context is None else self.context - 1
-        return [encoding.prompt(i, self.tokens, lambda i: texts[i.id], room) for i in items]
+        return [encoding.prompt(i, self.tokens, render, room) for i in items]

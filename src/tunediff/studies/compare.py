@@ -19,6 +19,7 @@ from tunediff.items.named import BUILT_IN, read_suites
 from tunediff.items.read import content_hash
 from tunediff.pair.contract import Pair
 from tunediff.pair.open import RECORDED, open_pair
+from tunediff.pair.template import read_template
 from tunediff.run.comparing import EVERY, Replied, compare
 from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
@@ -96,7 +97,6 @@ def measure_compare(
     runs: list[Run] = []
     known: dict[tuple[Form, tuple[int, ...]], Replied] = {}
     places = iter(zip(names, folders, strict=True))
-    states: BaseStates | None = None
     states: BaseStates | None = None
 
     def begin(pair: Pair, asked: Sequence[Suite]) -> None:
@@ -214,14 +214,7 @@ def template_source(template: str) -> str | None:
     """The source of a template file."""
     if template in TEMPLATES:
         return None
-    try:
-        return Path(template).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--template {template} is none of {', '.join(TEMPLATES)}, and no file that can be "
-            f"read: {error}.",
-            "Choose one, or give a Jinja file.",
-        ) from None
+    return read_template(template, f"none of {', '.join(TEMPLATES)}")
 
 
 def _names(tuned: Sequence[str], forms: Sequence[str]) -> list[str]:

@@ -126,4 +126,4 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 
 
 def _name(strength: float) -> str:
-    return f"strength-{strength:g}"
+    return f"strength-{strength:.12g}"  # :g would give 1.000001 the name of 1

@@ -130,7 +130,7 @@ class Checkpoints:
                 "again.",
             ) from error
         history.held_out = [(step, loss) for step, loss in history.held_out]
-        return Checkpoint(int(place.name.removeprefix(_STEP)), adapter, trainer, history)
+        return Checkpoint(_step_of(place), adapter, trainer, history)
 
     def remove(self) -> None:
         """Remove them all, once the adapter is there."""
@@ -138,9 +138,12 @@ class Checkpoints:
             files.remove_folder(self.folder)
 
     def _places(self) -> list[Path]:
-        return [
-            p for p in sorted(self.folder.glob(_STEP + "*")) if not p.name.endswith(files.TEMPORARY)
-        ]
+        kept = (p for p in self.folder.glob(_STEP + "*") if not p.name.endswith(files.TEMPORARY))
+        return sorted(kept, key=_step_of)  # by number: the name of step 1,000,000 is a digit longer
+
+
+def _step_of(place: Path) -> int:
+    return int(place.name.removeprefix(_STEP))
 
 
 def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -24,7 +24,8 @@ from tunediff.items.forms import to_item
 from tunediff.items.read import content_hash, names_of, rows_of
 from tunediff.pair import encoding
 from tunediff.pair.hf_load import HfTokens
-from tunediff.pair.template import render_items
+from tunediff.pair.rendering import renderer
+from tunediff.pair.template import read_template
 from tunediff.run.parts import as_chat
 from tunediff.values import Item
 
@@ -146,17 +147,14 @@ def prepare(
 
     """
     items = [as_chat(item) for item in read.items] if chat else list(read.items)
-    talks = [item for item in items if item.messages is not None]
-    special = {"bos_token": tokens.tokenizer.bos_token, "eos_token": tokens.tokenizer.eos_token}
-    rendered = render_items(template, talks, **special) if talks else []
-    texts = dict(zip((item.id for item in talks), rendered, strict=True))
+    render = renderer(template, items, **tokens.special)
     ends = frozenset(tokens.tokenizer.convert_tokens_to_ids(list(tokens.special_texts)))
 
     counts: Counter[str] = Counter()
     unfit: list[str] = []
     examples: list[Example] = []
     for item in items:
-        found = encoding.spans(item, tokens, lambda item: texts[item.id])
+        found = encoding.spans(item, tokens, render)
         counts["shared"] += _straddles(found)
         ids, reply = _ended(found, item, tokens, ends)
         kept = len(ids[:max_length])
@@ -223,14 +221,7 @@ def template_source(template: str, own: str | None) -> str | None:
                 "Put it there as chat_template.jinja, or name a file: --template FILE.",
             )
         return own
-    try:
-        return Path(template).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--template {template} is neither raw nor chat, and no file that can be read: "
-            f"{error}.",
-            "Choose one, or give a Jinja file.",
-        ) from None
+    return read_template(template, "neither raw nor chat")
 
 
 def _form(row: Row) -> tuple[str, tuple[str, ...]]:

@@ -173,7 +173,7 @@ class Trainer(SFTTrainer):
         loss = total / int(num_items_in_batch)
         value = loss.item()
         if not math.isfinite(value):
-            raise self._not_finite(f"The loss became {value}", examples)
+            raise self._not_finite(f"The loss became {value}", self.state.global_step + 1, examples)
         self.step_loss += value
         self.history.tokens += sum(len(example.ids) for example in examples)
         self.history.scored_tokens += count
@@ -186,13 +186,13 @@ class Trainer(SFTTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)
         if not math.isfinite(norm):  # the step would spoil the weights
-            raise self._not_finite(f"The gradient's norm became {norm}", ())
+            raise self._not_finite(f"The gradient's norm became {norm}", self.state.global_step + 1)
         return norm
 
-    def _not_finite(self, what: str, examples: Sequence[Example]) -> NumericsError:
-        step = self.state.global_step + 1
+    def _not_finite(self, what: str, step: int, examples: Sequence[Example] = ()) -> NumericsError:
         rows = ", ".join(example.where for example in examples)
-        kept = step - 1 - (step - 1) % self.save_every
+        before = max(0, step - 1)
+        kept = before - before % self.save_every
         left = f"The checkpoint of step {kept} is kept." if kept else "No checkpoint was made yet."
         return NumericsError(
             f"{what} at step {step}{f' (rows {rows})' if rows else ''}; it must be finite. {left}",
@@ -209,7 +209,11 @@ class Trainer(SFTTrainer):
         rows, total, count = self.data.held_out, 0.0, 0
         self.forward.model.eval()
         for start in range(0, len(rows), _HELD_OUT_ROWS):
-            found, scored = self.forward.nll(rows[start : start + _HELD_OUT_ROWS])
+            examples = rows[start : start + _HELD_OUT_ROWS]
+            found, scored = self.forward.nll(examples)
+            if not math.isfinite(found.item()):  # the lowest of several could not be told
+                what = f"The held-out loss became {found.item()}"
+                raise self._not_finite(what, self.state.global_step, examples)
             total, count = total + found.item(), count + scored
         return total / count
 

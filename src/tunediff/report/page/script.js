@@ -222,10 +222,9 @@
     replies.forEach((reply, sample) => place.append(sides(reply, replies.length > 1 ? sample : null)));
     const parting = replies.length === 1 && variant.partings[k];
     if (parting) {
-      const common = replies[0][0].slice(Math.max(0, parting[1] - 40), parting[1]);
       place.append(make("p", { class: "reasons" },
         parting[0] ? `The replies part after ${parting[0]} token${parting[0] === 1 ? "" : "s"}, behind ` : "The replies part at the first token.",
-        parting[0] ? make("bdi", { class: "piece" }, quoted(common)) : null, parting[0] ? "." : null));
+        parting[0] ? make("bdi", { class: "piece" }, quoted(parting[1])) : null, parting[0] ? "." : null));
     }
     const texts = variant.tokens.texts[k];
     if (texts) place.append(lens(texts, variant.tokens.pieces));
