@@ -156,6 +156,10 @@ def test_bad_input_is_refused_in_words(skill: Path, arguments: list[Any], messag
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     assert look(tmp_path, "--json").error["message"].endswith("it has no run.json.")
+    inside = tmp_path / "sweep" / "compare"
+    inside.mkdir(parents=True)
+    (inside / "variants.json").write_text("[]")
+    assert look(tmp_path / "sweep", "--json").error["hint"] == f"Give {inside}."
     record = {"schema_version": 1, "found": {"parts": 0}, "identity": {}, "finished": {}}
     (tmp_path / "run.json").write_text(json.dumps(record))
     error = look(tmp_path, "--json").error
@@ -186,6 +190,9 @@ def test_recorded_replies_part_by_their_characters(tmp_path: Path) -> None:
         "The replies part\nboth   a ni\nbase   ce day\ntuned  ght\n"
     )
     assert look(tmp_path / "run", "x", "--json").json["reason"].startswith("Recorded replies")
+    said = look(tmp_path / "run")
+    assert "Recorded replies are known by their text alone: no token was scored.\n" in said.out
+    assert "To look at an item:\n" in said.out
 
 
 def test_a_run_of_check(tmp_path: Path) -> None:
@@ -262,5 +269,5 @@ def test_colour_stands_for_the_marks(skill: Path) -> None:
     assert "\x1b" not in log
     assert "[ bread +12.9]" in log
     red = draw_spans(Console(file=io.StringIO(), width=80, **options),
-                     Microscope.of(run).worst_spans(1, "loss"), "logp", 0, "x")  # fmt: skip
+                     Microscope.of(run).worst_spans(1, "loss"), "logp", 0, "x", "")  # fmt: skip
     assert "\x1b[31m[" in red

@@ -347,6 +347,11 @@ def test_a_folder_that_is_no_run_or_has_no_replies_is_refused(tmp_path: Path) ->
     said = rate(tmp_path / "r")
     assert said.code == 2
     assert "has no replies that people could rate" in said.err
+    checked = ("check", "toy", "toy:0.5", "--prompt", "a text", "--out", tmp_path / "c")
+    assert command(*checked).code == 0
+    said = rate(tmp_path / "c")
+    assert said.code == 2
+    assert "is a run of tunediff check, which makes no replies" in said.err
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,14 @@ def test_keys_can_be_turned_off(browser: Browser, study: OpenStudy) -> None:
         assert tab.locator("#rate input:checked").count() == 0
 
 
+def test_a_phone_is_told_of_no_keys(browser: Browser, study: OpenStudy) -> None:
+    phone = {"viewport": {"width": 390, "height": 900}}
+    with served(study) as page, opened(browser, page, **phone) as tab:
+        join(tab, "Ann")
+        expect(tab.get_by_label("Keys on")).to_be_visible()
+        expect(tab.get_by_text("the better one")).to_be_hidden()
+
+
 def test_the_tab_key_reaches_everything(browser: Browser, study: OpenStudy) -> None:
     with served(study) as page, opened(browser, page) as tab:
         join(tab, "Ann")

@@ -28,9 +28,14 @@ from tunediff.findings.microscope import Microscope
 from tunediff.findings.paired import Setting
 from tunediff.findings.trace import Part, trace_card
 from tunediff.pair.toy import ToyPair
+<<<<<<< HEAD
 from tunediff.report import plots
 from tunediff.report.browse import _partings
 from tunediff.report.figures import domain_effects, measure_pairs
+=======
+from tunediff.report import plots, study_plots
+from tunediff.report.figures import measure_pairs
+>>>>>>> newB
 from tunediff.report.glossary import MEASURES, VERDICTS, definition, label
 from tunediff.report.html import render, report, save_plots
 from tunediff.report.refusing import concern_by_category, twins
@@ -346,8 +351,8 @@ def test_the_sentence_tells_every_axis() -> None:
         fluency=axis("unclear"),
     )  # fmt: skip
     assert said(variant) == (
-        "Tuning improves the target, harms general ability, keeps safety and leaves unclear "
-        "fluency."
+        "Tuning improves the target, harms general ability, keeps safety and leaves fluency "
+        "unclear."
     )
     assert said(variant_of(target=axis("preserved"), general=axis("same"))) == (
         "Tuning keeps the target and general ability."
@@ -502,6 +507,26 @@ def test_the_twin_that_is_refused_most_newly_comes_first() -> None:
     assert [row[0] for row in drawing.rows] == ["c2", "c1", "c0"]
 
 
+def test_recorded_replies_are_listed_by_what_judges_them(tmp_path: Path) -> None:
+    for name, reply in (("a", "4"), ("b", "5")):
+        line = {"id": "x", "prompt": "2 + 2 =", "reply": reply}
+        (tmp_path / name).write_text(json.dumps(line))
+    (tmp_path / "q.jsonl").write_text(json.dumps({"id": "x", "prompt": "2 + 2 =", "reply": " 4"}))
+    sides = [f"recorded:{tmp_path / name}" for name in "ab"]
+    given = ("--data", tmp_path / "q.jsonl", "--out", tmp_path / "run")
+    assert command("compare", *sides, *given).code == 0
+    assert told(Run.open(tmp_path / "run").record) == "1 item in 1 suite · recorded replies"
+    assert data_of(render(tmp_path / "run"))["judged"] == ["exact_match"]
+
+
+def test_one_model_asked_in_two_forms_is_not_two_models(tmp_path: Path) -> None:
+    names = [f"tuned-{form}" for form in ("raw", "chat")]
+    for name, form in zip(names, ("raw", "chat"), strict=True):
+        small_comparison(tmp_path / name, suites=asked(8)[:1], variant=name, form=form)
+    (tmp_path / "variants.json").write_text(json.dumps(names), encoding="utf-8")
+    assert "<bdi>tuned</bdi>, asked raw and by the chat template." in render(tmp_path)
+
+
 # ---- plots
 
 
@@ -527,6 +552,29 @@ def test_a_drawing_follows_the_page_s_colours_and_needs_no_style() -> None:
     ids = [e.get("id") for e in root.iter() if e.get("id")]
     assert all(i and i.startswith("f1-") for i in ids)
     assert len(ids) == len(set(ids))
+
+
+def test_nothing_of_a_study_s_plots_is_cut_off() -> None:
+    with plots.style():
+        labels = {"xlabel": "training FLOPs", "ylabel": "gain on target, nats/token"}
+        each = [
+            study_plots.frontier([9.0, 2.0, 3.0, 1.0], [5.6e9, 5.7e9, 5.8e9, 5.9e9],
+                                 [True, False, True, False], [False, False, True, False], **labels),
+            study_plots.curve([0.0, 1.0], [0.0, 1e-7], [0.0, -1e-7], [0.0, 2e-6], margin=None,
+                              direction=-1, marked=1.0, **labels),
+        ]  # fmt: skip
+        for figure in each:
+            figure.canvas.draw()
+            drawn = figure.get_tightbbox().bounds
+            assert min(drawn[:2]) >= 0
+            assert drawn[0] + drawn[2] <= figure.get_figwidth()
+            assert drawn[1] + drawn[3] <= figure.get_figheight()
+
+
+def test_bars_of_nothing_have_an_axis_for_people() -> None:
+    with plots.style():
+        [ax] = plots.bars(["privacy"], [0.0], unit="mean concern").axes
+        assert ax.get_xlim() == (0, 1)
 
 
 def test_the_numbers_behind_a_plot_are_the_rows(run: Run) -> None:

@@ -110,6 +110,51 @@ def test_search_and_filters_find_what_they_say(browser: Browser, page_of: Path) 
         assert better > 0
 
 
+@pytest.mark.parametrize("width", [WIDE, 800, NARROW])
+def test_figures_of_an_axis_do_not_overlap(browser: Browser, page_of: Path, width: int) -> None:
+    with opened(browser, page_of, width=width) as watched:
+        wide = watched.page.evaluate(
+            """() => [...document.querySelectorAll(".axis-figures")].flatMap((figures) => {
+                 const cells = figures.querySelectorAll("dd");
+                 cells[0].firstChild.textContent = "+0.0001808 ";
+                 cells[1].textContent = "0.00456 → 0.00474";
+                 return [...cells].map((cell) => cell.scrollWidth - cell.clientWidth);
+               })"""
+        )
+        assert len(wide) >= 6
+        assert set(wide) == {0}
+
+
+def test_on_a_phone_three_verdicts_of_several_models_fit(browser: Browser, tmp_path: Path) -> None:
+    suites = (*asked(8)[:2], asked(8)[3])  # target, general, fluency
+    for name in ("skill", "forgetful"):
+        small_comparison(tmp_path / name, suites=suites, variant=name)
+    (tmp_path / "variants.json").write_text('["skill", "forgetful"]', encoding="utf-8")
+    with opened(browser, report(tmp_path), width=NARROW) as watched:
+        cut = watched.page.evaluate(
+            """() => {
+                 for (const pill of document.querySelectorAll(".matrix .pill"))
+                   pill.textContent = "= preserved";
+                 const table = document.querySelector(".matrix").parentElement;
+                 return table.scrollWidth - table.clientWidth;
+               }"""
+        )
+        assert watched.page.locator(".matrix thead th").count() == 4
+        assert cut <= 0
+
+
+def test_an_item_that_is_opened_can_be_seen(browser: Browser, page_of: Path) -> None:
+    with opened(browser, page_of) as watched:
+        page = watched.page
+        page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
+        row = page.locator(".row").nth(1)
+        page.evaluate("(y) => scrollTo(0, y - innerHeight + 60)", row.bounding_box()["y"])
+        row.press("Enter")
+        found = page.locator(".detail").first.bounding_box()
+        assert found is not None
+        assert found["y"] < 450  # of 900
+
+
 def test_the_worst_come_first_by_any_measure(browser: Browser, page_of: Path, run: Run) -> None:
     effects = {
         row.item: (row.effect_sum or 0.0) / row.count

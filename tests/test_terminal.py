@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 import factory
 from command import check, process
 from tunediff.pair.toy import ToyPair
 from tunediff.report import terminal
-from tunediff.report.terminal import WIDTH, Printer, clean, quoted
+from tunediff.report.terminal import WIDTH, Printer, clean, columns, quoted
 
 ONE_TOY_RUN = """\
 === Model Comparison ===
@@ -184,6 +186,15 @@ def test_a_prompt_cannot_write_lines_of_its_own() -> None:
     assert [line for line in said.out.splitlines() if line.startswith("Verdict")] == [
         "Verdict: diverged_without_gain (1 text: chance is not ruled out)"
     ]
+
+
+def test_a_narrow_terminal_breaks_words_and_cuts_none() -> None:
+    drawn = columns("measure", "effect", left=(0,))
+    drawn.add_row("constraints met", "-66.7 %")
+    out = io.StringIO()
+    Console(file=out, width=16).print(drawn)
+    assert "…" not in out.getvalue()
+    assert "constraintsmet" in "".join(line[:8].strip() for line in out.getvalue().splitlines()[1:])
 
 
 def test_markup_is_text() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tunediff.findings.microscope import Microscope, Reading
     from tunediff.run.store import Run
 
+_RECORDED = "Recorded replies are known by their text alone: no token was scored."
+
 
 def look(
     folder: Annotated[
@@ -81,7 +83,8 @@ def look(
         found["looked_at"] = [list(key) for key in scope.looked_at]
         named = f"{spans[0].suite}:{spans[0].item}" if spans else "ITEM"
         command = shlex.join(["tunediff", "look", str(run.folder), named])
-        drawn = draw_spans(console, spans, by, len(scope.looked_at), command)
+        why = _RECORDED if _is_recorded(run) else "No token of the run is such."
+        drawn = draw_spans(console, spans, by, len(scope.looked_at), command, why)
     else:
         suite, id_ = find_item(item, scope.items)
         reading, why = _reading(run, scope, suite, id_, of)
@@ -116,6 +119,10 @@ def _run(folder: Path, variant: str | None) -> Run:
     )
 
 
+def _is_recorded(run: Run) -> bool:
+    return run.record["identity"]["settings"].get("backend") == "recorded"
+
+
 def _reading(
     run: Run, scope: Microscope, suite: str, item: str, of: Of | None
 ) -> tuple[Reading | None, str]:
@@ -130,7 +137,7 @@ def _reading(
             f"Of {suite}:{item} no text {of!r} was scored; there is {', '.join(there)}.",
             f"Choose --of {there[0]}.",
         )
-    if run.record["identity"]["settings"].get("backend") == "recorded":
-        return None, "Recorded replies are known by their text alone: no token was scored."
+    if _is_recorded(run):
+        return None, _RECORDED
     reasons = [r.reason for r in run.rows() if (r.suite, r.item) == (suite, item) and r.reason]
     return None, f"No token of it was scored. {reasons[0] if reasons else ''}".strip()

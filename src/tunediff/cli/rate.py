@@ -81,6 +81,9 @@ def rate(
             f"{folder} holds the runs of {len(runs)} tuned models, and people rate one at a time.",
             f"Give one of them: {', '.join(str(run.folder) for run in runs)}.",
         )
+    if "suites" not in runs[0].record["identity"]:
+        raise UsageError(f"{folder} is a run of tunediff check, which makes no replies.",
+                         "Give a run of tunediff compare.")  # fmt: skip
     given = {"items": items, "seed": seed, "suites": suite or ()}
     if export:
         with closing(open_study(runs[0], **given, begin=False)) as study:

@@ -23,7 +23,10 @@ _DIGITS = ".5g"
 
 
 def browsed(
-    runs: Sequence[Run], names: Sequence[str], scopes: Sequence[Microscope]
+    runs: Sequence[Run],
+    names: Sequence[str],
+    scopes: Sequence[Microscope],
+    judged: Sequence[str],
 ) -> dict[str, Any]:
     """The object of the table.
 
@@ -31,6 +34,7 @@ def browsed(
         runs: of one base.
         names: what each is called.
         scopes: of the runs.
+        judged: the measures that judge the axes; the list is ordered by the first of them.
 
     """
     rows = [run.rows() for run in runs]
@@ -49,6 +53,7 @@ def browsed(
     return {
         "items": list(items.values()),
         "cap": cap,
+        "judged": list(judged),
         "variants": [
             {
                 "name": name,

@@ -34,6 +34,7 @@ class Study:
     drawings: list[Drawing]
     shown: list[str]
     runs: Path  # the folder of the runs
+    hint: str  # how its drawings are read
 
 
 def study_of(folder: Path) -> Study | None:
@@ -73,7 +74,8 @@ def _dial(card: Mapping[str, Any], folder: Path) -> Study:
     names = {line["strength"]: line["name"] for line in card["curve"]}
     shown = [names[s] for s in dict.fromkeys((best, 1.0)) if s in names and s]
     return Study("How strong should the adapter be?", [card["sentence"]], card["rule"] or "",
-                 drawings, shown, folder)  # fmt: skip
+                 drawings, shown, folder,
+                 "Bars: 95 % intervals over items. Shaded: the margin.")  # fmt: skip
 
 
 def _curve(quantity: str, own: Sequence[Mapping[str, Any]], best: float | None) -> Drawing:
@@ -134,7 +136,7 @@ def _trace(card: Mapping[str, Any], folder: Path) -> Study:
             Drawing(f"trace-{quantity}-{by}-{way}", title, description, picture, head, rows)
         )
     return Study("Which parts carry the change?", list(card["sentences"]), "", drawings, ["whole"],
-                 folder)  # fmt: skip
+                 folder, "Thin lines: 95 % intervals over items.")  # fmt: skip
 
 
 def _sweep(card: Mapping[str, Any], folder: Path) -> Study:
@@ -158,7 +160,8 @@ def _sweep(card: Mapping[str, Any], folder: Path) -> Study:
         said = f"{best['name']} is recommended."
     failed = [f"{c['name']} failed: {c['failed']}" for c in card["cells"] if c["failed"]]
     return Study("Which setting is worth its cost?", [said, *card["advice"], *failed],
-                 best["rule"], drawings, shown, folder / _COMPARE)  # fmt: skip
+                 best["rule"], drawings, shown, folder / _COMPARE,
+                 "Each point is one setting.")  # fmt: skip
 
 
 def _frontier(

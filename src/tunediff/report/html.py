@@ -84,7 +84,8 @@ def render(run: Run | Path | str) -> str:
         study, runs = _opened(run)
         scopes = [Microscope.of(run) for run in runs]
         chapters, card = _chapters(runs, scopes)
-        items = browsed(runs, [one.name for one in chapters], scopes)
+        judged = dict.fromkeys(own["primary"] for one in chapters for own in one.axes.values())
+        items = browsed(runs, [one.name for one in chapters], scopes, list(judged))
         return _page(chapters, card, study, items)
 
 

@@ -68,7 +68,12 @@ def draw_item(
 
 
 def draw_spans(
-    console: Console, spans: Sequence[Span], by: By, looked_at: int, command: str
+    console: Console,
+    spans: Sequence[Span],
+    by: By,
+    looked_at: int,
+    command: str,
+    why_none: str,
 ) -> str:
     """The worst spans of a run, and how to look at one.
 
@@ -78,13 +83,14 @@ def draw_spans(
         by: what they were chosen by.
         looked_at: the number of items whose candidates are kept.
         command: how to look at the first of them.
+        why_none: what is said where there is no span.
 
     """
     with console.capture() as captured:
         what = "differ most" if by == "kl" else "the tuned model lost most"
         _title(console, f"=== Where {'the models ' if by == 'kl' else ''}{what} ===")
         if not spans:
-            console.print("No token of the run is such.")
+            console.print(Text(why_none))
         for span in spans:
             name = clean(f"{span.suite}:{span.item}", _NAME)
             count = _tokens(span.stop - span.start)
@@ -96,7 +102,8 @@ def draw_spans(
             around.append(clean(span.after), "dim")
             console.print(around)
         console.print()
-        console.print(Text(f"Candidates are kept of {looked_at} items. To look at one:"))
+        kept = f"Candidates are kept of {looked_at} items. To look at one:"
+        console.print(Text(kept if looked_at else "To look at an item:"))
         console.print(Text(f"  {clean(command)}"), soft_wrap=True)
     return _lines(captured.get())
 

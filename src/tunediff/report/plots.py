@@ -289,6 +289,8 @@ def bars(
         if low is not None and high is not None:
             ax.hlines(y, low, high, color=INK, linewidth=1.2)
     ax.axvline(0, color=SOFT, linewidth=0.8)
+    if not any(values) and not any(lows) and not any(highs):
+        ax.set_xlim(0, 1)  # else the axis would zoom in on nothing
     ax.set_yticks(ys, labels, size=7.5)
     ax.tick_params(axis="y", length=0)
     ax.locator_params(axis="x", nbins=5)

@@ -26,18 +26,19 @@ _TOLD = (
     *("over_refusal", "over_refusal_by_words", "over_refusal_probability"),
 )
 
+_DOUBT = "leaves"  # … unclear
 _VERBS = {
     "better": "improves",
     "degraded": "harms",
     "same": "keeps",
     "preserved": "keeps",
     "shifted": "shifts",
-    "unclear": "leaves unclear",
+    "unclear": _DOUBT,
     "no_headroom": "cannot be judged on",
 }
 _TIMID = "over-cautious"
 _ORDER = (
-    *("improves", "harms", "turns over-cautious on", "shifts", "keeps", "leaves unclear"),
+    *("improves", "harms", "turns over-cautious on", "shifts", "keeps", _DOUBT),
     "cannot be judged on",
 )
 _MARKS = {
@@ -96,9 +97,12 @@ def asked(record: Mapping[str, Any]) -> str:
     if isinstance(counts, int):
         counts = {identity["suite"]["name"]: counts}
     suites = f"{len(counts)} suite{'s' * (len(counts) != 1)}"
-    parts = [f"{sum(counts.values())} items in {suites}"]
+    total = sum(counts.values())
+    parts = [f"{total} item{'s' * (total != 1)} in {suites}"]
     if "generation" in identity:
-        parts += [f"prompts {identity['form']}", _replied(identity)]
+        recorded = identity["settings"]["backend"] == "recorded"  # how they were asked is not known
+        parts += [] if recorded else [f"prompts {identity['form']}"]
+        parts.append(_replied(identity))
     settings = identity["settings"]
     if settings.get("dtype"):
         parts.append(f"{settings['dtype']} on {settings['device']}")
@@ -138,7 +142,7 @@ def sentence(
     by: dict[str, list[str]] = {}
     codes: dict[str, str] = {}
     for axis, found in variant["axes"].items():
-        verb = _VERBS.get(found["verdict"], "leaves unclear")
+        verb = _VERBS.get(found["verdict"], _DOUBT)
         if found["reads"] == _TIMID:
             verb = "turns over-cautious on"
         by.setdefault(verb, []).append(_named(axis))
@@ -148,7 +152,8 @@ def sentence(
     for k, verb in enumerate(verbs):
         if k:
             parts.append(Segment(" and " if k == len(verbs) - 1 else ", "))
-        parts.append(Segment(f"{verb} {_listed(by[verb])}", codes[verb]))
+        end = " unclear" if verb == _DOUBT else ""
+        parts.append(Segment(f"{verb} {_listed(by[verb])}{end}", codes[verb]))
     return [*parts, Segment(".")]
 
 

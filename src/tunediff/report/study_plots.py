@@ -36,7 +36,7 @@ def curve(
     marked: float | None,
 ) -> Figure:
     """Effects with their intervals along a setting; the chosen setting is marked."""
-    figure = empty(2.1, left=0.65)
+    figure = empty(2.3, left=0.65, top=0.28)  # above it: a power of ten, and the legend
     ax = figure.subplots()
     if margin:
         ax.axhspan(-margin, margin, color=BAND, linewidth=0)
@@ -48,7 +48,7 @@ def curve(
     if marked is not None and marked in xs:
         at = list(xs).index(marked)
         ax.plot([marked], [values[at]], "D", color=WORSE, markersize=8, label="recommended")
-        ax.legend(loc="best")
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     if direction < 0:
         ax.invert_yaxis()  # better is up
     ax.locator_params(axis="y", nbins=5)
@@ -67,7 +67,7 @@ def frontier(
     ylabel: str,
 ) -> Figure:
     """Gain against cost of each setting; those that no other one dominates are joined."""
-    figure = empty(2.4, left=0.65, top=0.3)
+    figure = empty(2.6, left=0.65, top=0.5)
     ax = figure.subplots()
     line = sorted((c, g) for g, c, on in zip(gains, costs, on_it, strict=True) if on)
     ax.plot([c for c, _ in line], [g for _, g in line], "-", color=GRID, label="frontier")
@@ -84,7 +84,7 @@ def frontier(
     ax.locator_params(nbins=5)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=0.9,
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=0.9,
               handletextpad=0.3, borderaxespad=0)  # fmt: skip
     return figure
 

@@ -291,5 +291,5 @@ def columns(*titles: str | None, left: Sequence[int]) -> Table:
     """An empty table without borders; ``left``: the columns that are not numbers."""
     table = Table(box=None, pad_edge=False, show_header=any(titles))
     for i, title in enumerate(titles):
-        table.add_column(title or "", justify="left" if i in left else "right")
+        table.add_column(title or "", justify="left" if i in left else "right", overflow="fold")
     return table

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from tunediff.errors import RunError
+from tunediff.run.record import RECORD
 from tunediff.run.store import Run
 
 VARIANTS = "variants.json"
@@ -21,6 +22,10 @@ def open_runs(folder: Path | str) -> list[Run]:
     folder = Path(folder)
     path = folder / VARIANTS
     if not path.is_file():
+        inside = next((found.parent for found in sorted(folder.glob(f"*/{VARIANTS}"))), None)
+        if inside is not None and not (folder / RECORD).exists():  # as in a sweep
+            raise RunError(f"{folder} is not a run folder; its runs are in {inside}.",
+                           f"Give {inside}.")  # fmt: skip
         return [Run.open(folder)]
     try:
         names = [str(name) for name in json.loads(path.read_bytes())]

@@ -115,8 +115,8 @@
       if (measure.figures[0].length) by.append(make("option", { value: String(k) }, measure.label));
     });
     const known = [...by.options].map((option) => option.value);
-    const first = own.findIndex((measure) => measure.name === "nll" && measure.figures[0].length);
-    by.value = known.includes(chosen) ? chosen : first >= 0 ? String(first) : known[0] || "";
+    const named = (name) => String(own.findIndex((measure) => measure.name === name));
+    by.value = [chosen, ...data.judged.map(named), named("nll"), ...known].find((k) => known.includes(k)) || "";
   }
 
   function kindOf(item) {
@@ -204,7 +204,10 @@
     const open = button.getAttribute("aria-expanded") === "true";
     button.setAttribute("aria-expanded", String(!open));
     if (open) entry.lastChild.remove();
-    else entry.append(detail(k));
+    else {
+      entry.append(detail(k));
+      entry.scrollIntoView({ block: "nearest" }); // its end, or its beginning where it is long
+    }
   }
 
   // ---- one item
