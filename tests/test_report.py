@@ -28,14 +28,9 @@ from tunediff.findings.microscope import Microscope
 from tunediff.findings.paired import Setting
 from tunediff.findings.trace import Part, trace_card
 from tunediff.pair.toy import ToyPair
-<<<<<<< HEAD
-from tunediff.report import plots
+from tunediff.report import plots, study_plots
 from tunediff.report.browse import _partings
 from tunediff.report.figures import domain_effects, measure_pairs
-=======
-from tunediff.report import plots, study_plots
-from tunediff.report.figures import measure_pairs
->>>>>>> newB
 from tunediff.report.glossary import MEASURES, VERDICTS, definition, label
 from tunediff.report.html import render, report, save_plots
 from tunediff.report.refusing import concern_by_category, twins
