@@ -351,7 +351,7 @@ def test_a_folder_that_holds_both(base: Path, full: Path, lora: Path, tmp_path: 
     assert "holds no model, though the prefix says so" in wrong["message"]
     swapped = refused(lora, base, *PROMPT)
     assert swapped["message"] == f"{lora} is an adapter, and BASE must be a model."
-    assert swapped["hint"] == "BASE comes first: tunediff check BASE ADAPTER."
+    assert swapped["hint"] == "BASE comes first, then the adapter."
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta", "cpu:x"])

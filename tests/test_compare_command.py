@@ -305,7 +305,7 @@ def test_recorded_replies_without_a_suite_have_no_axis(pair: tuple[str, str]) ->
     assert "exact_match" not in variant["measures"]["recorded"]
     drawn = compare(*pair).out
     assert "asked  recorded replies" in drawn
-    assert "No axis: nothing that was asked has a reference." in drawn
+    assert "No axis was judged: it takes a reference" in drawn
 
 
 def test_a_suite_gives_recorded_replies_their_references(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +31,7 @@ from tunediff.pair.adapter import read_adapter
 from tunediff.pair.hf import HfPair
 from tunediff.pair.hf_dial import adapted, dialled
 from tunediff.pair.open import open_pair
-from tunediff.pair.rescale import write_rescaled
+from tunediff.pair.rescale import require_new, write_rescaled
 from tunediff.run.store import Run
 from tunediff.run.variants import open_runs
 from tunediff.scoring.packs import Pack
@@ -178,6 +181,20 @@ def test_a_whole_alpha_stays_a_whole_number(adapter: Path, tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["half"]
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    require_new(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "mkdir", denied)
+    with pytest.raises(UsageError, match="new cannot be made: Permission denied") as error:
+        require_new(tmp_path / "new")
+    assert error.value.hint == "Choose another --write."
+
+
 @pytest.mark.parametrize("kind", ["dora", "modules_to_save", "full"])
 def test_what_is_no_plain_lora_is_refused(kind: str, base: Path, tmp_path: Path) -> None:
     if kind == "full":
@@ -204,7 +221,7 @@ def point(strength: float, effects: Mapping[str, Sequence[float]]) -> Setting:
     axis = {"drift": "general"}
     record = {
         "identity": {
-            "variant": f"strength-{strength:g}",
+            "variant": f"strength-{strength:.9g}",
             "seed": 0,
             "measures": {
                 "nll": {"unit": "nats/token", "direction": -1, "margin": 0.02, "pool": "mean"},
@@ -224,7 +241,7 @@ def point(strength: float, effects: Mapping[str, Sequence[float]]) -> Setting:
         q: tuple(row(axis.get(q, q), named[q], k, e) for k, e in enumerate(own))
         for q, own in effects.items()
     }
-    return Setting(f"strength-{strength:g}", record, named, rows)
+    return Setting(f"strength-{strength:.9g}", record, named, rows)
 
 
 ITEMS = np.random.default_rng(0).uniform(0.5, 1.5, 60)
@@ -268,6 +285,13 @@ def test_the_search_finds_a_peak_that_no_margin_stands_before(peak: float) -> No
 
     points = searched(of, (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5))
     assert choose_strength(points) == pytest.approx(peak)
+
+
+@pytest.mark.parametrize("far", [100.0, 1e9])
+def test_a_strength_far_off_costs_few_more(far: float) -> None:
+    points = searched(saturating, (0, 1, far))
+    assert choose_strength(points) == choose_strength({s: saturating(s) for s in GRID})
+    assert len(points) <= 3 + 2 * math.log2(far / 0.05)
 
 
 def test_where_every_strength_given_costs_too_much_smaller_ones_are_tried() -> None:
@@ -482,6 +506,7 @@ def test_an_adapter_of_nothing_has_no_strength_to_write(tmp_path: Path) -> None:
         (["--strengths=-0.5,1"], "negative or not finite"),
         (["--strengths", "nan"], "negative or not finite"),
         (["--strengths", "inf"], "negative or not finite"),
+        (["--strengths", "1,100.1"], "a number above 100"),
         (["--strengths", "1,1.0"], "names a strength twice"),
         (["--strengths", ",".join(map(str, range(51)))], "51 strengths; at most 50"),
         (["--write", "."], "exists already"),

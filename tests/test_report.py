@@ -360,7 +360,7 @@ def test_the_sentence_tells_every_axis() -> None:
     assert first.title == "Tuned refuses what is harmless"
     assert "from 10.0\u202f% to 40.0\u202f% (interval +20.0\u202f% to +35.0\u202f%)" in first.text
     assert said({**variant, "identical": True}).startswith("The weights are those of base")
-    assert said(variant_of()).startswith("No axis could be judged")
+    assert said(variant_of()).startswith("No axis was judged")
 
 
 def test_what_stands_out_follows_the_rule() -> None:

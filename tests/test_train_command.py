@@ -16,6 +16,7 @@ from factory import edit_json, lora_adapter, merged_model, texts, tiny_model
 from training import write_rows
 from tunediff import specimens
 from tunediff.items.public import gsm8k
+from tunediff.training.card import losses
 from tunediff.training.forward import Forward
 
 FILES = {
@@ -313,3 +314,16 @@ def test_stories_learn_gsm8k_and_lose_their_stories(shared: Path, tmp_path: Path
     assert variant["axes"]["target"]["verdict"] == "better"
     assert variant["measures"]["stories"]["nll"]["verdict"] == "degraded"
     assert variant["axes"]["general"]["verdict"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        (2, "Loss 3.0000 nats/token at the first step, 1.0000 at the last."),
+        (30, "Loss 3.0000 nats/token over the first 3 steps, 1.0000 over the last 3."),
+    ],
+)
+def test_the_losses_of_few_steps_are_said_as_such(steps: int, says: str) -> None:
+    half = steps // 2
+    report = {"losses": [3.0] * half + [1.0] * half, "held_out": [], "stopped_early": False}
+    assert losses(report) == says

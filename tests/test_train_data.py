@@ -210,8 +210,9 @@ def test_no_row_within_the_length_is_an_error(tmp_path: Path, tokens: HfTokens) 
     with pytest.raises(InputError, match="0 can be learnt from") as error:
         prepared(file, tokens, max_length=5)
     assert "--max-length" in error.value.hint
-    with pytest.raises(InputError, match="1 can be learnt from; at least one is needed beside"):
+    with pytest.raises(InputError, match="at least one is needed beside those held out") as error:
         prepared(file, tokens, held_out=0.5)
+    assert error.value.hint == "Add rows, or hold none out."
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from factory import texts, tiny_model
 from faults import Disk, Killed
 from training import QUICK, adapter_bytes, trained, write_rows
-from tunediff.errors import NumericsError, RunError
+from tunediff.errors import NumericsError, RunError, UsageError
 from tunediff.run import files
 from tunediff.training.checkpoints import Checkpoint, Checkpoints, History, finished
 from tunediff.training.forward import Forward
@@ -266,6 +266,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert message.startswith(f"The loss became {value} at step 6 (rows rows.jsonl:")
     assert message.endswith("it must be finite. The checkpoint of step 4 is kept.")
     assert "0.02" in error.value.hint
+    assert error.value.hint.endswith("Another recipe needs another folder.")
     assert Checkpoints(out).last().step == 4  # type: ignore[union-attr]
     assert sorted(p.name for p in out.iterdir()) == ["checkpoints"]
 
@@ -340,6 +341,24 @@ def test_the_same_call_again_trains_nothing(
     assert "another folder" in error.value.hint
 
 
+def test_what_ended_before_its_first_checkpoint_does_not_keep_its_folder(
+    tmp_path: Path, base: Path, rows: Path
+) -> None:
+    out, wrong = tmp_path / "a", replace(QUICK, target_modules=("nothing",))
+    with pytest.raises(UsageError, match="no target modules named nothing"):
+        trained(base, rows, out, wrong)
+    with pytest.raises(Killed):
+        trained(base, rows, out, replace(QUICK, rank=3), on_step=killed_at(1))
+    with pytest.raises(Killed):  # now with a checkpoint, after step 2
+        trained(base, rows, out, checkpoint_every=2, on_step=killed_at(3))
+    with pytest.raises(RunError, match=r"it differs in recipe\.rank"):
+        trained(base, rows, out, replace(QUICK, rank=3))
+    assert trained(base, rows, out).report["settings"]["recipe"] == QUICK.as_dict()
+    trained(base, rows, tmp_path / "b")
+    name = "adapter_model.safetensors"
+    assert (out / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, base: Path, rows: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.txt").write_text("x")
@@ -348,7 +367,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, base: Path, rows:
     with pytest.raises(RunError, match="is a file"):
         trained(base, rows, tmp_path / "a" / "thesis.txt")
     with pytest.raises(Killed):
-        trained(base, rows, tmp_path / "b", on_step=killed_at(2))
+        trained(base, rows, tmp_path / "b", checkpoint_every=1, on_step=killed_at(2))
     with pytest.raises(RunError, match=r"it differs in recipe\.seed"):
         trained(base, rows, tmp_path / "b", replace(QUICK, seed=8))
     with (

@@ -69,12 +69,9 @@ def worth_measuring(points: Points) -> list[float]:
 def _between(a: float, b: float) -> float | None:
     """The point of the grid nearest to the middle of two strengths; None where there is none."""
     low, high = sorted((a, b))
-    inside = (
-        s
-        for s in (round(k * STEP, 2) for k in range(int(low / STEP), int(high / STEP) + 2))
-        if low < s < high
-    )
-    return min(inside, key=lambda s: abs(s - (low + high) / 2), default=None)
+    middle = (low + high) / 2
+    near = (round((int(middle / STEP) + k) * STEP, 2) for k in (-1, 0, 1, 2))
+    return min((s for s in near if low < s < high), key=lambda s: abs(s - middle), default=None)
 
 
 def dial_card(points: Points, given: Sequence[float]) -> dict[str, Any]:

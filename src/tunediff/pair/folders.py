@@ -68,7 +68,7 @@ def require_base(path: Path | str) -> None:
     if has_adapter(folder) and not has_full_weights(folder):
         raise ModelError(
             f"{folder} is an adapter, and BASE must be a model.",
-            "BASE comes first: tunediff check BASE ADAPTER.",
+            "BASE comes first, then the adapter.",
         )
     if not has_full_weights(folder):
         classify(folder)

@@ -21,10 +21,10 @@ _BESIDE += ("chat_template.jinja", "*.model")
 
 
 def require_new(folder: Path) -> None:
-    """Refuse a folder that exists: nothing is overwritten.
+    """Refuse a folder that exists, since nothing is overwritten, or that cannot be made.
 
     Raises:
-        UsageError: there is something of that name, or its parent is no folder.
+        UsageError: there is something of that name, or its parent is no folder to write to.
 
     """
     if folder.exists() or folder.is_symlink():
@@ -34,6 +34,13 @@ def require_new(folder: Path) -> None:
         )
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"{folder.parent} is not a folder.", "Make it first.")
+    try:  # now, and not after hours of measuring
+        with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".tunediff-"):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror}.", "Choose another --write."
+        ) from error
 
 
 def write_rescaled(adapter: Path, strength: float, folder: Path) -> None:

@@ -80,7 +80,7 @@ def _one(
                 failed = f"{found['failed']} item{'s' * (found['failed'] != 1)}"
                 console.print(Text(f"{axis}: {failed} could not be asked or scored."))
     else:
-        console.print("No axis: nothing that was asked has a reference.")
+        console.print("No axis was judged: it takes a reference, choices, or prompts to refuse.")
     for suite, found in variant["unmeasured"].items():
         line = f"{clean(suite, 20)}: nothing is known of {found['items']} of its items"
         first = f"'{clean(found['first'], 30)}': {clean(found['reason'])}"

@@ -138,7 +138,7 @@ def sentence(
     if variant["identical"]:
         return [Segment("The weights are those of base: tuning changed nothing.")]
     if not variant["axes"]:
-        return [Segment("No axis could be judged: nothing that was asked has a reference.")]
+        return [Segment("No axis was judged: it takes a reference, choices, or prompts to refuse.")]
     by: dict[str, list[str]] = {}
     codes: dict[str, str] = {}
     for axis, found in variant["axes"].items():

@@ -26,6 +26,7 @@ from tunediff.values import Generation, Suite
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 MOST = 50
+STRONGEST = 100.0
 CARD = "dial.json"
 
 
@@ -101,7 +102,7 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     """Strengths from ``0,0.25,1``.
 
     Raises:
-        UsageError: not numbers, not finite, negative, given twice, or too many.
+        UsageError: not numbers, not finite, negative, too large, given twice, or too many.
 
     """
     try:
@@ -115,6 +116,11 @@ def parse_strengths(text: str) -> tuple[float, ...]:
             f"--strengths {text!r} holds a number that is negative or not finite.",
             "A strength is 0 or more: 0 is base, 1 the adapter as it is.",
         )
+    if max(found) > STRONGEST:
+        raise UsageError(
+            f"--strengths {text!r} holds a number above {STRONGEST:g}.",
+            "1 is the adapter as it is; far above it a model says nothing.",
+        )
     if len(set(found)) < len(found):
         raise UsageError(f"--strengths {text!r} names a strength twice.", "Name each once.")
     if len(found) > MOST:
@@ -126,4 +132,4 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 
 
 def _name(strength: float) -> str:
-    return f"strength-{strength:.12g}"  # :g would give 1.000001 the name of 1
+    return f"strength-{strength:.9g}"  # as exact as a strength is given

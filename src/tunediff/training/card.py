@@ -47,7 +47,9 @@ def losses(report: Mapping[str, Any]) -> str:
     count = -(-len(found) // _PART)
     first, last = (sum(part) / count for part in (found[:count], found[-count:]))
     text = (
-        f"Loss {first:.4f} nats/token over the first {count} steps, {last:.4f} over the last "
+        f"Loss {first:.4f} nats/token at the first step, {last:.4f} at the last"
+        if count == 1
+        else f"Loss {first:.4f} nats/token over the first {count} steps, {last:.4f} over the last "
         f"{count}"
     )
     if report["held_out"]:

@@ -92,7 +92,8 @@ class Checkpoints:
         require_own(self.out, settings)
         files.make_folder(self.folder)
         with files.locked(self.folder / ".lock"):
-            if not (self.folder / BEGUN).exists():
+            require_own(self.out, settings)  # another process may have had it until now
+            if not _places(self.folder):
                 files.write_whole(self.folder / BEGUN, _json(settings))
             for left in sorted(self.folder.glob(_STEP + "*" + files.TEMPORARY)):
                 files.remove_folder(left)
@@ -108,14 +109,14 @@ class Checkpoints:
             files.write_whole(made / name, content)
         said = {"history": json.dumps(asdict(history), allow_nan=False)}
         files.write_whole(made / TRAINER, save(trainer, metadata=said))
-        before = self._places()
+        before = _places(self.folder)
         files.move_folder(made, place)
         for old in before if not keep else []:
             files.remove_folder(old)
 
     def last(self) -> Checkpoint | None:
         """The last one, where there is any."""
-        places = self._places()
+        places = _places(self.folder)
         if not places:
             return None
         place = places[-1]
@@ -136,14 +137,6 @@ class Checkpoints:
         """Remove them all, once the adapter is there."""
         if self.folder.is_dir():
             files.remove_folder(self.folder)
-
-    def _places(self) -> list[Path]:
-        kept = (p for p in self.folder.glob(_STEP + "*") if not p.name.endswith(files.TEMPORARY))
-        return sorted(kept, key=_step_of)  # by number: the name of step 1,000,000 is a digit longer
-
-
-def _step_of(place: Path) -> int:
-    return int(place.name.removeprefix(_STEP))
 
 
 def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -167,24 +160,34 @@ def require_own(out: Path, settings: Mapping[str, Any]) -> None:
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; a folder was needed.", "Choose another name.")
+    others = [path for path in out.iterdir() if path.name != FOLDER] if out.is_dir() else []
+    if not others and not _places(out / FOLDER):
+        return  # new, or what ended before its first checkpoint: nothing is lost
     if (out / RESULT).exists():
         there = read_json_object(out / RESULT, RunError).get("settings")
     elif (out / FOLDER / BEGUN).exists():
         there = read_json_object(out / FOLDER / BEGUN, RunError)
     else:
-        ours = {FOLDER}  # where it was killed before it said what it is
-        if out.is_dir() and any(path.name not in ours for path in out.iterdir()):
-            raise RunError(
-                f"{out} is not empty, and holds no training that tunediff began.",
-                "Choose a new or empty folder.",
-            )
-        return
+        raise RunError(
+            f"{out} is not empty, and holds no training that tunediff began.",
+            "Choose a new or empty folder.",
+        )
     if there != json.loads(_json(settings)):
         what = ", ".join(_differences(there if isinstance(there, dict) else {}, settings))
         raise RunError(
             f"{out} holds another training: it differs in {what}.",
             "Choose another folder, or give the command that began it.",
         )
+
+
+def _places(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by their step."""
+    kept = (p for p in folder.glob(_STEP + "*") if not p.name.endswith(files.TEMPORARY))
+    return sorted(kept, key=_step_of)  # by number: the name of step 1,000,000 is a digit longer
+
+
+def _step_of(place: Path) -> int:
+    return int(place.name.removeprefix(_STEP))
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

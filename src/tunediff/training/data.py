@@ -171,7 +171,11 @@ def prepare(
             f"{read.name}: of {len(read.items) + len(read.dropped)} rows read, {len(examples)} can "
             "be learnt from; at least one is needed"
             + (" beside those held out." if held_out else "."),
-            "Raise --max-length, or add rows." if unfit else _WAY_OUT,
+            "Raise --max-length, or add rows."
+            if unfit
+            else "Add rows, or hold none out."
+            if examples
+            else _WAY_OUT,
         )
     learnt = tuple(e for i, e in enumerate(examples) if i not in kept_out)
     aside = tuple(examples[i] for i in sorted(kept_out))

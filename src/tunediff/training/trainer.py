@@ -196,7 +196,8 @@ class Trainer(SFTTrainer):
         left = f"The checkpoint of step {kept} is kept." if kept else "No checkpoint was made yet."
         return NumericsError(
             f"{what} at step {step}{f' (rows {rows})' if rows else ''}; it must be finite. {left}",
-            f"Lower the learning rate (it is {self.recipe.learning_rate:g}), and look at the rows.",
+            f"Lower the learning rate (it is {self.recipe.learning_rate:g}), and look at the rows."
+            + (" Another recipe needs another folder." if kept else ""),
         )
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
