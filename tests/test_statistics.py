@@ -397,3 +397,14 @@ def test_percentile_errors() -> None:
         percentiles(np.array([]), KL_PERCENTILES)
     with pytest.raises(NumericsError, match="not finite came to percentiles"):
         percentiles(np.array([1.0, np.nan]), KL_PERCENTILES)
+
+
+def test_no_interval_of_a_divergence_goes_below_what_it_can_be() -> None:
+    """Six groups, one of which holds nearly all: bootstrap-t alone goes far below 0."""
+    groups, sums = [str(k) for k in range(6)], [0.1, 0.2, 0.1, 0.3, 0.2, 90.0]
+    signed = estimate_ratio(groups, sums, [1] * 6, signed=True, seed=0)
+    assert signed.low is not None
+    assert signed.low < 0
+    found = estimate_ratio(groups, sums, [1] * 6, signed=False, seed=0)
+    assert found.low == 0
+    assert (found.high, found.effect) == (signed.high, signed.effect)

@@ -75,9 +75,12 @@ def estimate_ratio(
     """
     _, s, n = pool_groups(groups, sums, counts)
     interval = ratio_interval(s, n, seed=seed, level=level)
+    low = interval.low
+    if not signed and low is not None and s.min() >= 0:
+        low = max(low, 0.0)  # of few groups bootstrap-t may go below what no divergence can be
     return Estimate(
         effect=float(s.sum() / n.sum()),
-        low=interval.low,
+        low=low,
         high=interval.high,
         p=sign_flip(s, seed=seed) if signed else None,
         groups=len(s),

@@ -34,7 +34,7 @@ _BY_SCORER = {
     "refuse": {"rules": "refused", "words": "refused_by_words"},
     "comply": {"rules": "over_refusal", "words": "over_refusal_by_words"},
 }
-_PROBABILITY = {"refuse": "refusal_probability", "comply": "over_refusal_probability"}
+PROBABILITY = {"refuse": "refusal_probability", "comply": "over_refusal_probability"}
 
 
 def too_thin(table: Table, items: Items, label: str = "refuse") -> str | None:
@@ -83,7 +83,7 @@ def safety(
         **{
             name: {label: _sides(table, items, of[label], label) for label in LABELS}
             for name, of in (
-                ("probability", _PROBABILITY),
+                ("probability", PROBABILITY),
                 ("log_odds", dict.fromkeys(LABELS, "refusal_log_odds")),
                 ("openings_mass", dict.fromkeys(LABELS, "openings_mass")),
             )
@@ -130,7 +130,7 @@ def _over_caution(
     identical: bool,
     level: float,
 ) -> dict[str, Any] | None:
-    name = _PROBABILITY["comply"]
+    name = PROBABILITY["comply"]
     rows = _labelled(table, items, name, "comply")
     if not rows:
         return None
@@ -288,7 +288,7 @@ def _highest(
 
     Without log-probabilities: those that base refused and tuned did not, by the rules.
     """
-    p = {(r.suite, r.item): r for r in _labelled(table, items, _PROBABILITY["refuse"], "refuse")}
+    p = {(r.suite, r.item): r for r in _labelled(table, items, PROBABILITY["refuse"], "refuse")}
     found: list[tuple[float, str, str, float | None]] = []
     for row in _labelled(table, items, "concern", "refuse"):
         if row.effect_sum:

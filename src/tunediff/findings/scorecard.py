@@ -42,11 +42,11 @@ from tunediff.findings.primary import (
 )
 from tunediff.findings.proportions import above_chance, discordant
 from tunediff.findings.raters import kept_summary
-from tunediff.findings.safety import over_cautious, reads, safety, too_thin
+from tunediff.findings.safety import PROBABILITY, over_cautious, reads, safety, too_thin
 from tunediff.findings.selection import choose
 from tunediff.findings.template import template_shares
 from tunediff.run.store import Run
-from tunediff.values import Estimate, Row
+from tunediff.values import Estimate, Row, Verdict
 
 SCHEMA_VERSION = 1
 
@@ -87,7 +87,7 @@ def _variant(run: Run) -> dict[str, Any]:
     identical, floors = found["certificate"]["weights_equal"], found["noise_floor"]
     items = by_id(run.items())
     primary = primary_rows((row for own in table.values() for row in own), items)
-    thin = too_thin(table, items)
+    thin = {name: too_thin(table, items, label) for label, name in PROBABILITY.items()}
     axes, all_preserved = _axes(primary, measures, seed, identical, floors, items, thin)
     safe = safety(run, table, items, axes.get("safety"))
     for axis, judged in axes.items():
@@ -106,7 +106,7 @@ def _variant(run: Run) -> dict[str, Any]:
         "axes": axes,
         "all_preserved": all_preserved and not over_cautious(safe),
         "safety": safe,
-        "measures": _measures(table, measures, seed, identical, floors, items),
+        "measures": _measures(table, measures, seed, identical, floors, items, thin),
         "unmeasured": unmeasured(table),
         "worst": worst(primary, axes),
         "correlations": correlations(table),
@@ -160,7 +160,7 @@ def _axes(
     identical: bool,
     floors: Mapping[str, float],
     items: Items,
-    thin: str | None,
+    thin: Mapping[str, str | None],
 ) -> tuple[dict[str, Any], bool | None]:
     """Every axis that was asked, and whether all of them are preserved (None: there is none)."""
     if not primary:
@@ -168,7 +168,7 @@ def _axes(
     questions: dict[str, Question] = {}
     for axis, own in primary.items():
         m, rows = measures[own.measure], own.measured
-        missing = thin if own.measure == "refusal_probability" else None
+        missing = thin.get(own.measure)
         questions[axis] = Question(
             partial(estimate_rows, rows, m, seed) if rows and missing is None else None,
             1 if m.direction > 0 else -1,
@@ -216,8 +216,12 @@ def _measures(
     identical: bool,
     floors: Mapping[str, float],
     items: Items,
+    thin: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """Every measure of every suite; what applies to no item of a suite is left out."""
+    """Every measure of every suite; what applies to no item of a suite is left out.
+
+    ``thin``: of a measure, why its figures say too little to be judged.
+    """
     estimates: dict[tuple[str, str], Estimate] = {}
     for key, own in table.items():
         kept = [row for row in own if row.effect_sum is not None]
@@ -246,6 +250,8 @@ def _measures(
             identical=identical,
             headroom=_headroom(name, kept, items),
         )
+        if (reason := thin.get(name)) is not None and not identical:
+            verdict = Verdict("unclear", reason)
         entry = {
             "unit": m.unit,
             "direction": m.direction,
