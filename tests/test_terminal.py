@@ -293,3 +293,12 @@ def test_quoted(text: str, shown: str) -> None:
 
 def _result(tuned: str) -> Any:
     return check("toy", tuned, "--prompt", "hello there", "--json").json
+
+
+@pytest.mark.parametrize(("terminal_has", "drawn"), [("60", WIDTH), ("120", 120)])
+def test_a_narrow_terminal_cuts_no_figure(
+    terminal_has: str, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", terminal_has)
+    assert Printer().console.width == drawn

@@ -15,6 +15,7 @@ from command import command
 from factory import edit_json, lora_adapter, merged_model, texts, tiny_model
 from training import write_rows
 from tunediff import specimens
+from tunediff.cli.train import _form
 from tunediff.items.public import gsm8k
 from tunediff.training.card import losses
 from tunediff.training.forward import Forward
@@ -327,3 +328,19 @@ def test_the_losses_of_few_steps_are_said_as_such(steps: int, says: str) -> None
     half = steps // 2
     report = {"losses": [3.0] * half + [1.0] * half, "held_out": [], "stopped_early": False}
     assert losses(report) == says
+
+
+@pytest.mark.parametrize(
+    ("template", "form", "option"),
+    [
+        ("raw", "prompt and reply", ""),
+        ("raw", "messages", " --template chat"),
+        ("chat", "prompt and reply", " --template chat"),
+        ("own.jinja", "messages", " --template own.jinja"),
+    ],
+)
+def test_the_command_that_compares_asks_in_the_form_learnt(
+    template: str, form: str, option: str
+) -> None:
+    report = {"settings": {"recipe": {"template": template}}, "data": {"form": form}}
+    assert _form(report) == option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,8 +128,19 @@ def train(
             sys.stdout.write(json.dumps(done.report, allow_nan=False) + "\n")
         else:
             said = summary(done.report, losses(done.report))
-            sys.stdout.write(f"{said}\nKept in {out}. Compare: tunediff compare {base} {out}\n")
+            form = _form(done.report)
+            sys.stdout.write(
+                f"{said}\nKept in {out}. Compare: tunediff compare {base} {out}{form}\n"
+            )
     return 0
+
+
+def _form(report: Mapping[str, Any]) -> str:
+    """The option that asks prompts in the form that was learnt."""
+    template = report["settings"]["recipe"]["template"]
+    if template == "raw" and report["data"]["form"] == "messages":
+        template = "chat"
+    return "" if template == "raw" else f" --template {template}"
 
 
 def _kept(out: Path) -> str:

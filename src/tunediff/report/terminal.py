@@ -35,7 +35,7 @@ SIGNS = {
     "weights_differ": ("ℹ️ ", "The weights differ — give texts to see what that does."),
 }
 ONLY_BYTES = "Only bits per byte was compared."
-WIDTH = 80  # of what goes to a file or a pipe
+WIDTH = 80  # of what goes to a file or a pipe, and the least: below it figures would be cut
 _QUIET = 20.0  # seconds until the first line of progress in a log
 _PAUSE = 30.0  # seconds from one such line to the next
 _INPUT = 400  # characters of the input that are shown
@@ -65,6 +65,7 @@ class Printer:
     def __init__(self) -> None:
         width = None if sys.stdout.isatty() else WIDTH
         self.console = Console(width=width, highlight=False, emoji=False, markup=False)
+        self.console.width = max(self.console.width, WIDTH)
         self.errors = Console(stderr=True, highlight=False, emoji=False)
 
     @contextmanager
