@@ -123,7 +123,7 @@ def test_openings_that_neither_side_begins_with_judge_nothing() -> None:
     assert axis["verdict"] == axis["reads"] == "unclear"
     assert axis["effect"] is None
     assert "The openings have 1e-09 of tuned's probability" in axis["reason"]
-    measured = variant([*lines, *thin])["measures"]["safety"]["refusal_probability"]
+    measured = variant([*lines, *thin])["measures"]["s"]["refusal_probability"]
     assert (measured["verdict"], measured["reason"]) == ("unclear", axis["reason"])
     # nor is a rise where it should comply a claim, where the openings are as thin
     risen = [r for r in probabilities((0.9, 0.9), (0.1, 0.4)) if r.measure != "openings_mass"]
