@@ -541,6 +541,10 @@ def test_a_cell_is_named_by_what_varies() -> None:
         (["--scale", "-1"], "The recipe's alpha is -8.0; needed is a number above 0."),
         (["--dtype", "auto"], "--dtype is 'auto'."),
         (["--schedule", "spiral"], "The recipe's schedule is 'spiral'"),
+        (
+            ["--allow-truncation", "--target-modules", "nothing"],
+            "The model has no target modules named nothing",
+        ),
     ],
 )
 def test_bad_input_leaves_nothing(

@@ -181,8 +181,8 @@ def sweep(
     generation = Generation(max_new_tokens, 0.0, 1.0, (), seed) if max_new_tokens else None
     form = plan.cells[0].recipe.template
     require_askable(plan.base_folder, plan.suites, form, generation, allow_truncation)
+    cells = planning.estimates(plan)  # refuses what no cell could be trained on
     if dry_run:
-        cells = planning.estimates(plan)
         with printing():
             if as_json:
                 sys.stdout.write(json.dumps({"cells": cells}, allow_nan=False) + "\n")
