@@ -129,8 +129,7 @@ def _parts(
     found = [_estimate(whole, items, _carried(items, part, quantity)) for part in parts]
     adjusted = benjamini_hochberg([1.0 if e is None or e.p is None else e.p for e in found])
     total = _whole(whole, items)
-    floor = whole.floor(quantity) or 0.0
-    clear = total is not None and abs(total.effect) > floor
+    clear = total is not None and abs(total.effect) > _least(whole, quantity)
     return [
         {
             "by": part.by,
@@ -147,6 +146,11 @@ def _parts(
         }
         for part, e, p in zip(parts, found, adjusted, strict=True)
     ]  # fmt: skip
+
+
+def _least(whole: Setting, quantity: str) -> float:
+    """An effect no larger than this is nothing to take shares of: its floor, or its margin."""
+    return max(whole.floor(quantity) or 0.0, whole.margin(quantity))
 
 
 def _added(
@@ -187,12 +191,12 @@ def _most(
     """The group without which most of an axis' effect is lost, and the share of it that is.
 
     Half of the groups of items choose it, the other half gives the share; None where they are too
-    few, or the effect is not above the floor.
+    few, or the effect is not above floor and margin.
     """
     carried = {part.group: _carried(items, part, axis) for part in parts}
     chooses, reports = (half.get(axis, []) for half in halves(list(items.values())))
-    floor = whole.floor(axis) or 0.0
-    if not chooses or not reports or min(abs(mean(h)) for h in (chooses, reports)) <= floor:
+    least = _least(whole, axis)
+    if not chooses or not reports or min(abs(mean(h)) for h in (chooses, reports)) <= least:
         return None
 
     def share(rows: Sequence[Row], group: str) -> float:
