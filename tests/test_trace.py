@@ -117,6 +117,16 @@ def test_parts_that_add_up_are_not_said_not_to() -> None:
     assert json.loads(json.dumps(card, allow_nan=False)) == card
 
 
+@pytest.mark.parametrize(("size", "told"), [(0.001, False), (0.1, True)])
+def test_shares_are_of_an_effect_beyond_its_margin(size: float, told: bool) -> None:
+    """A part is easily many times a whole that is next to nothing."""
+    whole, off = setting(-size * ITEMS, 0 * ITEMS), setting(10 * size * ITEMS, 0 * ITEMS)
+    card = trace_card(whole, [Part("layer", "layer 0", 7, "off", off)])
+    (line,) = figure(card, "parts", "target")
+    assert (line["share"] is not None) is told
+    assert any("of the effect on target is lost" in x for x in card["sentences"]) is told
+
+
 @pytest.mark.parametrize(
     ("way", "left", "why"),
     [
