@@ -105,13 +105,11 @@ def test_scores_are_those_of_the_cpu(
         assert two == pytest.approx(one, rel=1e-3, abs=1e-8), name
 
 
-def test_scores_are_those_of_the_oracle(cuda: str, shared: Path) -> None:
-    base = shared / "models" / "stories260K"
-    adapter = shared / "models" / "stories260K-gsm8k-lora"
+def test_scores_are_those_of_the_oracle(cuda: str, tmp_path: Path) -> None:
+    base = factory.tiny_model(tmp_path / "base", "llama")
+    adapter = factory.lora_adapter(tmp_path / "adapter", base, scale=0.3)
     pair = open_pair(base, adapter, device=cuda)
-    text = (shared / "data" / "texts" / "tinystories_sample.txt").read_text("utf-8")
-    stories = [t.strip() for t in text.split("<|endoftext|>") if t.strip()][:3]
-    items = pair.encode([Item(str(i), text=t) for i, t in enumerate(stories)], 256, True)
+    items = texts_of(pair)
     found = list(pair.score(items))
     true = oracle.pair_metrics(base, adapter, [item.ids.tolist() for item in items])
     for name in TOKEN_METRICS:
