@@ -20,6 +20,7 @@ from command import Said, command, environment, process, started
 from faults import Disk, Killed, contents
 from tunediff.findings.scorecard import scorecard
 from tunediff.items.named import read_suites
+from tunediff.pair.from_files import weigh
 from tunediff.pair.hf import HfPair
 from tunediff.report.tables import write_tables
 from tunediff.run.store import Run
@@ -465,6 +466,17 @@ def kill_and_go_on(
         assert promised(run) == promised(whole)
         shutil.rmtree(run)
     assert cut_short >= moments // 2, "the kills came too late to be of use"
+
+
+def test_where_the_weights_changed_is_kept_with_each_run(tmp_path: Path) -> None:
+    base, out = load.base(), tmp_path / "runs"
+    tuned = [load.HERE / name for name in ("skill", "full")]
+    given = ["--suite", f"general={load.suite('general')}", "--limit", 3, "--max-new-tokens", 0]
+    assert command("compare", base, *tuned, *given, "--out", out).code == 0
+    for run, path, kind in zip(open_runs(out), tuned, ("adapter", "model"), strict=True):
+        kept = run.record["found"]["weights"]
+        assert kept == json.loads(json.dumps(weigh(base, path, kind).as_dict()))
+        assert not kept["delta_is_zero"]
 
 
 def test_a_killed_comparison_of_several_goes_on(one_thread: None, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def compare(
     states: BaseStates | None = None,
     measures: Sequence[Measure] = EVERY,
     look: Sequence[looking.ItemKey] | None = (),
+    weights: Callable[[], Mapping[str, Any]] | None = None,
     begin: Callable[[], None] | None = None,
     timed: bool = True,
 ) -> Run:
@@ -83,6 +84,7 @@ def compare(
             None: no candidates are.
         known: base's replies, where another variant's run made them: base answers once.
         states: where the pair keeps base's hidden states for other variants: base is read once.
+        weights: yields the geometry of the change of weights (JSON), to be kept with a new run.
         begin: called when all is found to be askable, before anything is written.
         timed: whether the pair's speed is measured in the end, by some more passes.
 
@@ -142,6 +144,7 @@ def compare(
             "truncated": {"items": len(truncated), "tokens": sum(truncated)},
             "parts": len(parts),
             "replies": True,
+            **({} if weights is None else {"weights": weights()}),
         }
 
     if begin is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tunediff.measures import BITS_PER_BYTE, BUILT_IN
-from tunediff.pair.from_files import weigh
-from tunediff.pair.open import locate, open_pair
+from tunediff.pair.open import open_pair
 from tunediff.run.measuring import measure
 from tunediff.run.store import Run
+from tunediff.studies.variants import weigh_pair
 from tunediff.values import Suite
 
 
@@ -42,10 +42,7 @@ def measure_check(
     """
     bytes_only = opening.get("bits_per_byte_only", False)
     pair = open_pair(base, tuned, **opening)
-    weights = None
-    if "weights" in pair.offers:
-        where = {key: opening[key] for key in ("download", "revision") if key in opening}
-        weights = weigh(*locate(base, tuned, **where)).as_dict()
+    weights = weigh_pair(base, tuned, opening) if "weights" in pair.offers else None
     return measure(
         pair,
         suite,

@@ -25,7 +25,7 @@ from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
 from tunediff.run.variants import VARIANTS
-from tunediff.studies.variants import base_replies, keep_names, share_base, share_of
+from tunediff.studies.variants import base_replies, keep_names, share_base, share_of, weigh_pair
 from tunediff.values import Generation, Measure, Suite
 
 if TYPE_CHECKING:
@@ -128,6 +128,9 @@ def measure_compare(
                     known=known.get((form, ends)),
                     states=states,
                     look=looked_at,
+                    weights=partial(weigh_pair, base, path, opening)
+                    if "weights" in pair.offers
+                    else None,
                     begin=partial(begin, pair, asked),
                     **asking,
                 )

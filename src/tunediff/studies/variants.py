@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunediff.errors import RunError
+from tunediff.pair.open import locate
 from tunediff.run import files
 from tunediff.run.comparing import Replied, compare
 from tunediff.run.store import Run
@@ -89,6 +90,14 @@ def share_base(pair: Any, folder: Path, states: BaseStates | None = None) -> Bas
     states = states or BaseStates(folder)
     pair.share_base(states)
     return states
+
+
+def weigh_pair(base: str, tuned: str, opening: Mapping[str, Any]) -> dict[str, Any]:
+    """The geometry of the change of weights, from the files; ``opening``: of ``open_pair``."""
+    from tunediff.pair.from_files import weigh
+
+    where = {key: opening[key] for key in ("download", "revision") if key in opening}
+    return weigh(*locate(base, tuned, **where)).as_dict()
 
 
 def share_of(
