@@ -230,7 +230,7 @@ def test_an_interrupted_training_says_what_is_kept(
     assert command(*given).err == "Goes on after step 2 of 5.\n"
 
 
-@pytest.mark.parametrize("package", ["trl", "matplotlib"])
+@pytest.mark.parametrize("package", ["trl", "accelerate", "datasets"])
 def test_a_missing_extra_is_named(
     tmp_path: Path, base: Path, rows: Path, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

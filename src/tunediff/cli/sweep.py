@@ -146,7 +146,6 @@ def sweep(
     from tunediff.report.tables import write_tables
     from tunediff.report.terminal import Printer
     from tunediff.report.training import training_bar
-    from tunediff.report.training_plot import require_plotting
     from tunediff.run.files import write_whole
     from tunediff.studies import sweep as study
     from tunediff.studies import sweep_plan as planning
@@ -158,7 +157,6 @@ def sweep(
     if dtype not in (None, "float32", "bfloat16"):
         raise UsageError(f"--dtype is {dtype!r}.", "Choose float32 or bfloat16, or leave it out.")
     axes = {name: _numbers(name, text, kind) for name, text, kind in lists if text is not None}
-    require_plotting()
     printer = Printer()
     plan = planning.plan_sweep(
         base,

@@ -98,11 +98,10 @@ def train(
     }  # fmt: skip
     from tunediff.report.terminal import Printer
     from tunediff.report.training import summary, training_bar
-    from tunediff.report.training_plot import loss_plot, require_plotting
+    from tunediff.report.training_plot import loss_plot
     from tunediff.run.files import write_whole
 
     whole = options.recipe_of(recipe, given)
-    require_plotting()
     printer = Printer()
     with interruptible(lambda: _kept(out)), training_bar(printer.errors) as update:
         from tunediff.training.card import losses

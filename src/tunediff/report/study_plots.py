@@ -89,19 +89,26 @@ def frontier(
     return figure
 
 
-def learning(curves: Mapping[str, tuple[Sequence[float], Sequence[tuple[int, float]]]]) -> Figure:
-    """The loss of each step, thinned, and of the rows held out, by name."""
+def learning(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[tuple[int, float]]]],
+    marked: int | None = None,
+) -> Figure:
+    """The loss of each step, thinned, and of the rows held out, by name ("" where there is but
+    one); a step may be marked.
+    """
     figure = empty(2.2, left=0.6)
     ax = figure.subplots()
     lines, colours = ("-", "--", ":", "-."), (TUNED, WORSE, BETTER, BASE)
     for k, (name, (losses, held_out)) in enumerate(curves.items()):
         at = np.unique(np.linspace(0, len(losses) - 1, min(len(losses), STEPS)).astype(int))
         colour = colours[k % len(colours)]
-        ax.plot(at + 1, np.asarray(losses)[at], lines[k % len(lines)], color=colour, label=name,
-                linewidth=1.1)  # fmt: skip
+        ax.plot(at + 1, np.asarray(losses)[at], lines[k % len(lines)], color=colour,
+                label=name or "a step's rows", linewidth=1.1)  # fmt: skip
         if held_out:
             ax.plot([s for s, _ in held_out], [v for _, v in held_out], "s", color=colour,
-                    label=f"{name}, held out", markersize=4)  # fmt: skip
+                    label=f"{name}, held-out rows".removeprefix(", "), markersize=4)  # fmt: skip
+    if marked is not None:
+        ax.axvline(marked, color=SOFT, linewidth=0.8, label="the adapter's step")
     ax.set_ylim(bottom=0)
     ax.locator_params(nbins=5)
     ax.set_xlabel("step")

@@ -62,6 +62,13 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(path, dpi=_DPI, facecolor=PAPER, metadata=metadata)
 
 
+def as_file(figure: Figure) -> bytes:
+    """The figure as an SVG file, in the colours of paper."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", facecolor=PAPER, metadata=_NO_METADATA)
+    return out.getvalue()
+
+
 def _strip(root: ET.Element) -> None:
     """Without matplotlib's metadata and style sheet."""
     for parent in root.iter():

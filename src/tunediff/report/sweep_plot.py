@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
+
+from tunediff.report.plots import GRID, TUNED, style
+from tunediff.report.svg import as_file
 
 _PANELS = (
     ("training_flops", "frontier_flops", "training FLOPs"),
@@ -18,12 +20,10 @@ def sweep_plot(result: Mapping[str, Any]) -> bytes:
     Whiskers are the interval of the gain; the line joins the cells of the frontier. The same
     result gives the same bytes. A panel whose figures nobody asked for stays empty.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     units = {axis: said["unit"] for axis, said in result["measures"].items()}
-    with rc_context({"svg.hashsalt": "tunediff", "svg.fonttype": "none"}):
+    with style():
         figure = Figure(figsize=(9, 4), layout="constrained")
         for place, (cost, flag, label) in enumerate(_PANELS, 1):
             axes = figure.add_subplot(1, 2, place)
@@ -36,17 +36,14 @@ def sweep_plot(result: Mapping[str, Any]) -> bytes:
                 x, gain = cell[cost], cell["target_gain"]
                 if cell["target_gain_low"] is not None:
                     ends = cell["target_gain_low"], cell["target_gain_high"]
-                    axes.plot([x, x], ends, color="#4477aa", linewidth=0.8)
-                axes.plot(x, gain, "o" if cell[flag] else ".", color="#4477aa")
+                    axes.plot([x, x], ends, color=TUNED, linewidth=0.8)
+                axes.plot(x, gain, "o" if cell[flag] else ".", color=TUNED)
                 axes.annotate(cell["name"], (x, gain), xytext=(4, 4), textcoords="offset points",
                               fontsize=7)  # fmt: skip
             line = sorted((cell[cost], cell["target_gain"]) for cell in known if cell[flag])
-            axes.plot(*zip(*line, strict=True) if line else ([], []), color="#cc6677", zorder=0)
+            axes.plot(*zip(*line, strict=True) if line else ([], []), color=GRID, zorder=0)
             unit = f", {units['general']}" if cost == "general_loss" and known else ""
             axes.set(xlabel=label + unit, ylabel=f"target gain, {units['target']}")
             axes.margins(x=0.2)  # for the names
             axes.ticklabel_format(axis="x", scilimits=(-3, 4))
-            axes.grid(alpha=0.3)
-        file = io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": "tunediff"})
-    return file.getvalue()
+        return as_file(figure)
