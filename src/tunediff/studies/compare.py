@@ -25,7 +25,14 @@ from tunediff.run.looking import find_item
 from tunediff.run.parts import Form
 from tunediff.run.store import Run
 from tunediff.run.variants import VARIANTS
-from tunediff.studies.variants import base_replies, keep_names, share_base, share_of, weigh_pair
+from tunediff.studies.variants import (
+    base_replies,
+    keep_names,
+    notice_template,
+    share_base,
+    share_of,
+    weigh_pair,
+)
 from tunediff.values import Generation, Measure, Suite
 
 if TYPE_CHECKING:
@@ -147,13 +154,6 @@ def _notice_twice(suites: Sequence[Suite], notice: Callable[[str], None]) -> Non
         first = asked.setdefault(tuple(item.shown for item in suite.items), suite.name)
         if first != suite.name:
             notice(f"The suites {first} and {suite.name} ask the same; it counts twice.")
-
-
-def notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str], None]) -> None:
-    """Say that there is a chat template, where prompts are given raw and nobody asked for that."""
-    prompts = any(item.prompt is not None for suite in suites for item in suite.items)
-    if prompts and pair.settings.get("template") is not None:
-        notice("Prompts are given raw; the model has a chat template (--template chat).")
 
 
 def choose_measures(names: Sequence[str]) -> tuple[Measure, ...]:

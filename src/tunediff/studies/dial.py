@@ -10,7 +10,6 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from tunediff.findings.paired import Setting
 from tunediff.pair.open import open_pair
 from tunediff.run import files
 from tunediff.run.variants import VARIANTS
-from tunediff.studies.compare import notice_template, template_source
-from tunediff.studies.variants import Series, keep_names
+from tunediff.studies.compare import template_source
+from tunediff.studies.variants import Series
 from tunediff.values import Generation, Suite
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -73,23 +72,15 @@ def measure_dial(
             suites,
             out,
             Path(states),
-            planned=len(given) + 2 * max(0, math.ceil(math.log2(max(gap, STEP) / STEP))),
+            names=[_name(s) for s in given],
+            more=2 * max(1, math.ceil(math.log2(max(gap, STEP) / STEP))),
+            template=template,
             progress=progress,
+            notice=notice,
             generation=generation,
-            form="raw" if template in (None, "raw") else "chat",
             **asking,
         )
-
-        def begin() -> None:
-            if template is None:
-                notice_template(pair, suites, notice)
-            keep_names(out, [_name(s) for s in given], grows=True)
-
-        first = partial(series.run, begin=begin)
-        points = {
-            s: Setting.of((series.run if k else first)(_name(s), strength=s))
-            for k, s in enumerate(given)
-        }
+        points = {s: Setting.of(series.run(_name(s), strength=s)) for s in given}
         while more := worth_measuring(points):
             for s in more:
                 points[s] = Setting.of(series.run(_name(s), strength=s))

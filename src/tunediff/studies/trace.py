@@ -14,8 +14,8 @@ from tunediff.errors import AdapterError, UsageError
 from tunediff.findings.paired import Setting
 from tunediff.findings.trace import By, Part, Way, trace_card
 from tunediff.pair.open import open_pair
-from tunediff.studies.compare import notice_template, template_source
-from tunediff.studies.variants import Series, keep_names
+from tunediff.studies.compare import template_source
+from tunediff.studies.variants import Series
 from tunediff.values import Generation, Suite
 
 CARD = "trace.json"
@@ -80,24 +80,20 @@ def measure_trace(
     ]
     names = [WHOLE, *(_name(group, way) for _, group, _, way in asked)]
 
-    def begin() -> None:
-        if template is None:
-            notice_template(pair, suites, notice)
-        keep_names(out, names)
-
     with tempfile.TemporaryDirectory() as states:
         series = Series(
             pair,
             suites,
             out,
             Path(states),
-            planned=len(names),
+            names=names,
+            template=template,
             progress=progress,
+            notice=notice,
             generation=generation,
-            form="raw" if template in (None, "raw") else "chat",
             **asking,
         )
-        whole = Setting.of(series.run(WHOLE, begin=begin))
+        whole = Setting.of(series.run(WHOLE))
         parts = []
         for (cut, group, own, way), name in zip(asked, names[1:], strict=True):
             off = own if way == "off" else set(modules) - own

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunediff.errors import RunError
+from tunediff.pair.contract import Pair
 from tunediff.pair.open import locate
 from tunediff.run import files
 from tunediff.run.comparing import Replied, compare
@@ -25,10 +26,13 @@ class Series:
     Args:
         pair: base and a plain LoRA; another kind is refused.
         suites: what is asked.
-        out: a folder; each run is one within it.
+        out: a folder; each run is one within it, and ``variants.json`` holds their names.
         states: an empty folder for base's hidden states, whose owner removes it.
-        planned: how many runs are expected, for the progress.
+        names: of the runs that are known beforehand, in their order.
+        more: how many others are expected, which are found on the way.
+        template: "raw", "chat" or a file; None: raw, and ``notice`` hears of a chat template.
         progress: called with the thousandths of the work that are done, and of all of it.
+        notice: called with a sentence on what a person should know of the input.
         asking: the other options of :func:`tunediff.run.comparing.compare`.
 
     """
@@ -40,8 +44,11 @@ class Series:
         out: Path,
         states: Path,
         *,
-        planned: int,
+        names: Sequence[str],
+        more: int = 0,
+        template: str | None,
         progress: Callable[[int, int], None] | None,
+        notice: Callable[[str], None],
         **asking: Any,
     ) -> None:
         from tunediff.pair.hf_dial import adapted
@@ -49,11 +56,13 @@ class Series:
         adapted(pair)  # refuses what cannot be dialled before anything is asked
         self._pair, self._suites, self._out = pair, suites, out
         self._states = share_base(pair, states)
-        self._planned, self._progress, self._asking = planned, progress, asking
+        self._names, self._more, self._progress = names, more, progress
+        self._template, self._notice = template, notice
+        self._asking = {"form": "raw" if template in (None, "raw") else "chat", **asking}
         self._known: Replied | None = None
         self._done = 0
 
-    def run(self, name: str, begin: Callable[[], None] | None = None, **dial: Any) -> Run:
+    def run(self, name: str, **dial: Any) -> Run:
         """The run of this name; ``dial``: the arguments of ``pair.hf_dial.dialled``."""
         from tunediff.pair.hf_dial import dialled
 
@@ -62,18 +71,33 @@ class Series:
             self._suites,
             out=self._out / name,
             variant=name,
-            progress=share_of(self._progress, self._done, max(self._planned, self._done + 1)),
+            progress=share_of(
+                self._progress, self._done, max(len(self._names) + self._more, self._done + 1)
+            ),
             known=self._known,
             states=self._states,
             timed=False,
             look=None,
-            begin=begin,
+            begin=None if self._done else self._begin,
             **self._asking,
         )
         self._done += 1
         if self._known is None and self._asking.get("generation") is not None:
             self._known = base_replies(run)
         return run
+
+    def _begin(self) -> None:
+        """All is found to be askable, and nothing is written yet."""
+        if self._template is None:
+            notice_template(self._pair, self._suites, self._notice)
+        keep_names(self._out, self._names, grows=self._more > 0)
+
+
+def notice_template(pair: Pair, suites: Sequence[Suite], notice: Callable[[str], None]) -> None:
+    """Say that there is a chat template, where prompts are given raw and nobody asked for that."""
+    prompts = any(item.prompt is not None for suite in suites for item in suite.items)
+    if prompts and pair.settings.get("template") is not None:
+        notice("Prompts are given raw; the model has a chat template (--template chat).")
 
 
 def share_base(pair: Any, folder: Path, states: BaseStates | None = None) -> BaseStates:
