@@ -110,6 +110,33 @@ def test_search_and_filters_find_what_they_say(browser: Browser, page_of: Path) 
         assert better > 0
 
 
+def test_what_lies_within_the_margin_is_neither_better_nor_worse(
+    browser: Browser, page_of: Path
+) -> None:
+    with opened(browser, page_of) as watched:
+        page = watched.page
+        measures = page.evaluate(
+            "() => JSON.parse(document.getElementById('data').textContent).variants[0].measures"
+        )
+        small = [
+            (m, m["figures"][3])
+            for m in measures
+            if m["margin"] and m["direction"]
+            and any(0 < abs(e) <= m["margin"] for e in m["figures"][3])
+        ]  # fmt: skip
+        assert small
+        for m, effects in small[:3]:
+            chosen(page, "Measure").select_option(label=m["label"])
+            turned = [m["direction"] * e for e in effects]
+            for way, wanted in (
+                ("worse", sum(e < -m["margin"] for e in turned)),
+                ("better", sum(e > m["margin"] for e in turned)),
+                ("same", sum(abs(e) <= m["margin"] for e in turned)),
+            ):
+                chosen(page, "Change").select_option(way)
+                assert counted(page) == f"{wanted} of 120 items"
+
+
 @pytest.mark.parametrize("width", [WIDE, 800, NARROW])
 def test_figures_of_an_axis_do_not_overlap(browser: Browser, page_of: Path, width: int) -> None:
     with opened(browser, page_of, width=width) as watched:

@@ -133,6 +133,7 @@ def _figures(
                 "label": label(name),
                 "unit": m["unit"],
                 "direction": m["direction"],
+                "margin": m["margin"],
                 "figures": columns,
                 "missing": [list(lacking), list(lacking.values())],
             }

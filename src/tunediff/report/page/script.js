@@ -86,7 +86,7 @@
     ...(suites.length > 1 ? suites.map((suite) => [`suite:${suite}`, `suite ${suite}`]) : [])];
   const [where, whereLabel] = choice("Axis or suite", places);
   const [which, whichLabel] = choice("Change", [["", "all"], ["worse", "worse"], ["better", "better"],
-    ["other", "higher or lower"], ["same", "equal"], ["failed", "without a figure"]]);
+    ["other", "higher or lower"], ["same", "within the margin"], ["failed", "without a figure"]]);
   const [by, byLabel] = choice("Measure", []);
   const [order, orderLabel] = choice("Order", [["worst", "worst first"], ["best", "best first"],
     ["most", "largest change first"], ["asked", "as asked"]], "worst");
@@ -124,8 +124,8 @@
     if (!measured[v].has(item)) return "failed";
     const figure = by.value === "" ? null : figures[v][+by.value].get(item);
     if (!figure) return "none";
-    const direction = data.variants[v].measures[+by.value].direction;
-    if (figure.effect === 0) return "same";
+    const { direction, margin } = data.variants[v].measures[+by.value];
+    if (Math.abs(figure.effect) <= (margin ?? 0)) return "same"; // a sign would make much of nothing
     if (!direction) return "other";
     return figure.effect * direction > 0 ? "better" : "worse";
   }
@@ -162,7 +162,7 @@
   }
 
   const SIGNS = { better: "▲", worse: "▼", other: "↔", same: "=", failed: "!", none: "–" };
-  const SAID = { better: "better", worse: "worse", other: "changed", same: "equal", failed: "without a figure", none: "no figure of this measure" };
+  const SAID = { better: "better", worse: "worse", other: "changed", same: "equal, or within the margin", failed: "without a figure", none: "no figure of this measure" };
 
   function row(k) {
     const item = data.items[k], v = +who.value, kind = kindOf(k);
