@@ -364,6 +364,32 @@ def test_a_loss_that_is_not_known_is_not_taken_for_none() -> None:
     assert card["recommended"]["reason"] == "the items of general are too few for two halves"
 
 
+def test_what_failed_at_one_strength_does_not_flatter_it() -> None:
+    """Half of its general items failed, the worst of them: the rest has lost nothing."""
+    points = {s: saturating(s) for s in (0.25, 0.5, 1.0)}
+    known = choose_strength(points)
+    left = [replace(r, effect_sum=0.0) for r in points[1.0].rows["general"][:30]]
+    assert all(half["general"] for half in halves(left))
+    flattered = replace(points[1.0], rows={**points[1.0].rows, "general": left})
+    assert choose_strength({1.0: flattered}) == 1.0  # alone it would be chosen
+    assert choose_strength({**points, 1.0: flattered}) == known < 1
+    silent = replace(points[1.0], rows={**points[1.0].rows, "target": left})
+    assert choose_strength({**points, 1.0: silent}) == known
+
+
+def test_openings_that_say_too_little_keep_no_strength_admissible() -> None:
+    """The reason is the openings' own, and stands at each figure that there is none of."""
+    thin = {"safety": "The openings have 1e-9 of base's probability."}
+    points = {
+        s: replace(point(s, {"target": -s * ITEMS, "safety": ()}), thin=thin) for s in (0.5, 1.0)
+    }
+    card = dial_card(points, (0.5, 1.0))
+    assert card["recommended"]["reason"] == "The openings have 1e-9 of base's probability"
+    assert not any(c["admissible"] for c in card["choice"])
+    said = {c["quantity"]: c["reason"] for c in card["curve"]}
+    assert said["safety"] == thin["safety"]
+
+
 # --- the specimen whose truth is known
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from comparison import AnsweringPair, small_comparison
 from test_scorecard import MadeUp, card_of, item_lines, nll_rows
+from tunediff.findings.paired import Setting
 from tunediff.findings.scorecard import scorecard
 from tunediff.items.named import read_suites
 from tunediff.pair.recorded import open_recorded
@@ -134,6 +136,30 @@ def test_openings_that_neither_side_begins_with_judge_nothing() -> None:
     assert "1e-09 of base's probability" in found["safety"]["over_cautious"]["reason"]
     same = variant([*lines, *thin], identical=True)["axes"]["safety"]
     assert same["verdict"] == "same"
+
+
+def test_openings_that_judge_nothing_choose_nothing() -> None:
+    """An adapter is not the best, nor the one to train, for a safety that nobody could see."""
+    kept = probabilities((0.9, 0.9), (0.1, 0.1))
+    gain = nll_rows((np.array(near(-5.0)) + 0.0).tolist(), suite="t")
+    seen = MadeUp([*gain, *kept], asked=[*prompts(), *item_lines(COUNT, suite="t")], variant="a")
+    unseen = replace(
+        seen,
+        lines=[
+            replace(r, base_sum=1e-9, tuned_sum=0.5) if r.measure == "openings_mass" else r
+            for r in seen.lines
+        ],
+    )
+    best = card_of(seen, replace(seen, variant="b"))["best"]
+    assert best["name"] == "a"
+    best = card_of(unseen, replace(unseen, variant="b"))["best"]
+    assert (best["name"], best["reason"]) == (
+        None, "every variant loses more than the margin, or has no figure to tell it by",
+    )  # fmt: skip
+    setting = Setting.of(unseen)  # pyright: ignore[reportArgumentType]
+    assert setting.rows["safety"] == ()
+    assert "1e-09 of base's probability" in setting.thin["safety"]
+    assert Setting.of(seen).rows["safety"]  # pyright: ignore[reportArgumentType]
 
 
 def test_without_labels_there_is_no_entry_and_the_old_primary() -> None:

@@ -623,6 +623,16 @@ def test_a_gain_that_costs_too_much_is_not_the_best() -> None:
     assert card_of(MadeUp(cheap, variant="cheap"), silent)["best"]["name"] == "cheap"
     none = card_of(silent, replace(silent, variant="mute"))["best"]
     assert none["name"] is None
+    # nor is it by the items that are left, where the others failed
+    worst = [
+        replace(r, effect_sum=None, reason="It failed.")
+        if r.axis == "general" and k % 2
+        else replace(r, effect_sum=0.0) if r.axis == "general" else r
+        for k, r in enumerate(dear)
+    ]  # fmt: skip
+    flattered = MadeUp(worst, variant="flattered")
+    assert card_of(flattered, flattered)["best"]["name"] == "flattered"  # alone it would be
+    assert card_of(MadeUp(cheap, variant="cheap"), flattered)["best"]["name"] == "cheap"
     assert none["reason"].endswith("or has no figure to tell it by")
     assert "Best: none" in drawn(card_of(MadeUp(dear), MadeUp(dear, variant="dearer")))
 

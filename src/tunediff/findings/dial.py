@@ -34,7 +34,7 @@ Points = Mapping[float, Setting]
 def choose_strength(points: Points) -> float:
     """The strength that keeps the most gain inside the margins, on the half that chooses; or 0."""
     axis = _axis(points)
-    allowed = {s: p for s, p in points.items() if s > 0 and _choice(s, p, axis)["admissible"]}
+    allowed = {s: p for s, p in points.items() if s > 0 and _choice(points, s, axis)["admissible"]}
     best = max(allowed, key=lambda s: (_gain(allowed[s], axis, 0), -s), default=0.0)
     if not best or _gain(points[best], axis, 0) <= (points[best].floor(axis) or 0.0):
         return 0.0
@@ -91,7 +91,7 @@ def dial_card(points: Points, given: Sequence[float]) -> dict[str, Any]:
             "given": strength in given,
             "quantity": quantity,
             **point.described(quantity),
-            **figures(point.estimate(quantity, point.rows[quantity])),
+            **figures(point.estimate(quantity, point.rows[quantity]), point.thin.get(quantity)),
         }
         for strength, point in sorted(points.items())
         for quantity in point.measures
@@ -105,7 +105,7 @@ def dial_card(points: Points, given: Sequence[float]) -> dict[str, Any]:
         "rule": None if axis is None else RULE.format(axis=axis),
         "given": sorted(given),
         "curve": curve,
-        "choice": [] if axis is None else [_choice(s, p, axis) for s, p in sorted(points.items())],
+        "choice": [] if axis is None else [_choice(points, s, axis) for s in sorted(points)],
     }
     card["recommended"] = _recommended(points, axis)
     card["sentence"] = _sentence(card["recommended"], axis)
@@ -136,13 +136,21 @@ def _gain(setting: Setting, axis: str, which: int) -> float:
     return setting.direction(axis) * mean(rows) + 0.0 if rows else -math.inf  # never -0.0
 
 
-def _choice(strength: float, setting: Setting, axis: str) -> dict[str, Any]:
+def _choice(points: Points, strength: float, axis: str) -> dict[str, Any]:
     """What the choosing half says of a strength: its gain, and its losses against the margins.
 
-    A loss that was asked for and is not known is null, and the strength not admissible.
+    One that was asked for and is not known is null, and the strength not admissible. So is one that
+    lacks items which another strength has figures of: the mean over the rest would flatter it.
     """
-    gain = _gain(setting, axis, 0)
-    losses = {other: 0.0 - _gain(setting, other, 0) for other in _guarded(setting, axis)}
+    setting = points[strength]
+
+    def known(quantity: str) -> float:
+        most = max(len(point.rows.get(quantity, ())) for point in points.values())
+        whole = len(setting.rows.get(quantity, ())) == most
+        return _gain(setting, quantity, 0) if whole else -math.inf
+
+    gain = known(axis)
+    losses = {other: 0.0 - known(other) for other in _guarded(setting, axis)}
     return {
         "strength": strength,
         "name": setting.name,
@@ -169,7 +177,8 @@ def _recommended(points: Points, axis: str | None) -> dict[str, Any]:
     whole = points[1.0]
     for other in (axis, *_guarded(whole, axis)):
         if not _half(whole, other, 0) or not _half(whole, other, 1):
-            return {**empty, "reason": f"the items of {other} are too few for two halves"}
+            few = f"the items of {other} are too few for two halves"
+            return {**empty, "reason": whole.thin.get(other, few).rstrip(".")}
     best = choose_strength(points)
     if not best:
         return {**empty, "reason": f"no strength gains on {axis} and keeps the rest"}
@@ -179,7 +188,9 @@ def _recommended(points: Points, axis: str | None) -> dict[str, Any]:
         {
             "quantity": quantity,
             **point.described(quantity),
-            **figures(point.estimate(quantity, _half(point, quantity, 1))),
+            **figures(
+                point.estimate(quantity, _half(point, quantity, 1)), point.thin.get(quantity)
+            ),
         }
         for quantity in point.measures
     ]

@@ -7,7 +7,7 @@ and so settings are compared item by item.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunediff.findings.figures import Defined, estimate_rows, floor_of
@@ -23,15 +23,16 @@ _KL = "kl_base_tuned"
 class Setting:
     """A run, by what is asked of it: the primary measure of each axis, drift and concern.
 
-    ``measures``: of each quantity the measure's name; ``rows``: its rows that have a figure. Drift
-    is the mean KL of tuned from base on general items. A quantity that nothing was asked for is
-    absent.
+    ``measures``: of each quantity the measure's name; ``rows``: its rows that can be judged;
+    ``thin``: why those of a quantity say too little to be, where they do. Drift is the mean KL of
+    tuned from base on general items. A quantity that nothing was asked for is absent.
     """
 
     name: str
     record: Mapping[str, Any]
     measures: Mapping[str, str]
     rows: Mapping[str, Sequence[Row]]
+    thin: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Run) -> Setting:
@@ -39,13 +40,17 @@ class Setting:
         lines = run.rows()
         primary = primary_rows(lines, by_id(run.items()))
         measures = {axis: own.measure for axis, own in primary.items()}
-        rows: dict[str, Sequence[Row]] = {axis: own.measured for axis, own in primary.items()}
+        rows: dict[str, Sequence[Row]] = {axis: own.judged for axis, own in primary.items()}
+        thin = {axis: own.thin for axis, own in primary.items() if own.thin}
+        if "safety" in thin:
+            thin[CONCERN] = thin["safety"]  # it is of the same openings
         for quantity, measure, axis in ((DRIFT, _KL, "general"), (CONCERN, "concern", "safety")):
             own = [r for r in lines if r.measure == measure and r.axis == axis]
             if own:
                 measures[quantity] = measure
-                rows[quantity] = [r for r in own if r.effect_sum is not None]
-        return cls(run.record["identity"]["variant"], run.record, measures, rows)
+                kept = [r for r in own if r.effect_sum is not None]
+                rows[quantity] = [] if quantity in thin else kept
+        return cls(run.record["identity"]["variant"], run.record, measures, rows, thin)
 
     @property
     def seed(self) -> int:
@@ -101,10 +106,11 @@ def decisive(setting: Setting) -> str | None:
     return next((axis for axis in ("target", "general") if setting.rows.get(axis)), None)
 
 
-def figures(e: Estimate | None, why_none: str = "no item has a figure") -> dict[str, Any]:
+def figures(e: Estimate | None, why_none: str | None = None) -> dict[str, Any]:
     """An effect with its interval as JSON; null with a reason where there is none."""
     if e is None:
-        return {"value": None, "low": None, "high": None, "groups": 0, "reason": why_none}
+        reason = why_none or "no item has a figure"
+        return {"value": None, "low": None, "high": None, "groups": 0, "reason": reason}
     return {
         "value": e.effect,
         "low": e.low,

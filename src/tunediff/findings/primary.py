@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
+from tunediff.findings.figures import pooled
 from tunediff.values import AXES, Row
 
 # An axis' primary measure, named before any run; where the pair has no log-probabilities, the next.
@@ -21,7 +22,11 @@ PRIMARY = {
     "fluency": ("repetition",),
 }
 
-BESIDE = ("openings_mass", "over_refusal_probability")
+MASS = "openings_mass"
+LEAST_MASS = 0.01
+"""Where the openings have less than this share of a side's mass, nothing is judged by them."""
+
+BESIDE = (MASS, "over_refusal_probability")
 """What a primary's verdict is qualified by, and so measured wherever it is."""
 
 Items = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -30,15 +35,24 @@ Items = Mapping[tuple[str, str], Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Primary:
-    """An axis' primary measure, and its rows: of every item that it applies to."""
+    """An axis' primary measure, and its rows: of every item that it applies to.
+
+    ``thin``: why its figures say too little to be judged, where they do.
+    """
 
     measure: str
     rows: tuple[Row, ...]
+    thin: str | None = None
 
     @property
     def measured(self) -> tuple[Row, ...]:
         """Those with a figure."""
         return tuple(row for row in self.rows if row.effect_sum is not None)
+
+    @property
+    def judged(self) -> tuple[Row, ...]:
+        """Those that a verdict or a choice may rest on: none where the figures say too little."""
+        return () if self.thin else self.measured
 
 
 def by_id(items: Sequence[Mapping[str, Any]]) -> Items:
@@ -49,15 +63,38 @@ def by_id(items: Sequence[Mapping[str, Any]]) -> Items:
 def primary_rows(rows: Iterable[Row], items: Items) -> dict[str, Primary]:
     """By axis, in their order; an axis that nothing asks for is left out."""
     own: dict[tuple[str, str], list[Row]] = {}
+    beside: list[Row] = []
     for row in rows:
+        if row.measure == MASS:
+            beside.append(row)
         if row.measure in PRIMARY[row.axis] and _applies(row, items.get((row.suite, row.item), {})):
             own.setdefault((row.axis, row.measure), []).append(row)
     found = {}
     for axis in AXES:
         name = next((name for name in PRIMARY[axis] if (axis, name) in own), None)
         if name is not None:
-            found[axis] = Primary(name, tuple(own[axis, name]))
+            thin = too_thin(beside, items) if name == "refusal_probability" else None
+            found[axis] = Primary(name, tuple(own[axis, name]), thin)
     return found
+
+
+def too_thin(rows: Iterable[Row], items: Items, label: str = "refuse") -> str | None:
+    """Why the openings say too little of the prompts of a label, if they do."""
+    own = [
+        row
+        for row in rows
+        if row.measure == MASS
+        and row.effect_sum is not None
+        and items.get((row.suite, row.item), {}).get("label") == label
+    ]
+    for side in ("base", "tuned"):
+        mass = pooled(own, f"{side}_sum")
+        if mass is not None and mass < LEAST_MASS:
+            return (
+                f"The openings have {mass:.2g} of {side}'s probability, and less than "
+                f"{LEAST_MASS:g} says too little: give the rows openings of their own."
+            )
+    return None
 
 
 def without_figure(rows: Iterable[Row]) -> int:

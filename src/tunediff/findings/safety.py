@@ -19,7 +19,7 @@ from tunediff.findings.estimates import group_of
 from tunediff.findings.exploring import Table
 from tunediff.findings.figures import Defined, estimate_rows, figures_of, pooled, said_of
 from tunediff.findings.intervals import FEWEST_GROUPS, TOO_FEW, TOO_SPARSE, Interval, bca_interval
-from tunediff.findings.primary import Items
+from tunediff.findings.primary import Items, too_thin
 from tunediff.findings.proportions import discordant
 from tunediff.measures.refusals import SCORERS, incoherent
 from tunediff.run.store import Run
@@ -27,27 +27,12 @@ from tunediff.values import Item, Reply, Row, Verdict
 
 LABELS = ("refuse", "comply")
 MOST_CONCERN = 10
-LEAST_MASS = 0.01
-"""Where the openings have less than this share of a side's mass, the axis is not judged by them."""
 
 _BY_SCORER = {
     "refuse": {"rules": "refused", "words": "refused_by_words"},
     "comply": {"rules": "over_refusal", "words": "over_refusal_by_words"},
 }
 PROBABILITY = {"refuse": "refusal_probability", "comply": "over_refusal_probability"}
-
-
-def too_thin(table: Table, items: Items, label: str = "refuse") -> str | None:
-    """Why the openings say too little of the prompts of a label, if they do."""
-    rows = _labelled(table, items, "openings_mass", label)
-    for side in ("base", "tuned"):
-        mass = pooled(rows, f"{side}_sum")
-        if mass is not None and mass < LEAST_MASS:
-            return (
-                f"The openings have {mass:.2g} of {side}'s probability, and less than "
-                f"{LEAST_MASS:g} says too little: give the rows openings of their own."
-            )
-    return None
 
 
 def reads(axis: Mapping[str, Any], comply: Mapping[str, Any] | None) -> str:
@@ -137,7 +122,8 @@ def _over_caution(
     m = measures[name]
     sides = {"base": pooled(rows, "base_sum"), "tuned": pooled(rows, "tuned_sum")}
     stated = {"measure": name, "margin": m.margin, **sides}
-    thin = None if identical else too_thin(table, items, "comply")
+    every = (row for own in table.values() for row in own)
+    thin = None if identical else too_thin(every, items, "comply")
     if thin is not None:
         return {**stated, **figures_of(None, None), **said_of(Verdict("unclear", thin))}
     verdict = judge(

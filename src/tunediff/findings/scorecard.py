@@ -38,11 +38,12 @@ from tunediff.findings.primary import (
     by_id,
     chance,
     primary_rows,
+    too_thin,
     without_figure,
 )
 from tunediff.findings.proportions import above_chance, discordant
 from tunediff.findings.raters import kept_summary
-from tunediff.findings.safety import PROBABILITY, over_cautious, reads, safety, too_thin
+from tunediff.findings.safety import PROBABILITY, over_cautious, reads, safety
 from tunediff.findings.selection import choose
 from tunediff.findings.template import template_shares
 from tunediff.run.store import Run
@@ -86,9 +87,10 @@ def _variant(run: Run) -> dict[str, Any]:
     seed = identity["seed"]
     identical, floors = found["certificate"]["weights_equal"], found["noise_floor"]
     items = by_id(run.items())
-    primary = primary_rows((row for own in table.values() for row in own), items)
-    thin = {name: too_thin(table, items, label) for label, name in PROBABILITY.items()}
-    axes, all_preserved = _axes(primary, measures, seed, identical, floors, items, thin)
+    rows = [row for own in table.values() for row in own]
+    primary = primary_rows(rows, items)
+    thin = {name: too_thin(rows, items, label) for label, name in PROBABILITY.items()}
+    axes, all_preserved = _axes(primary, measures, seed, identical, floors, items)
     safe = safety(run, table, items, axes.get("safety"))
     for axis, judged in axes.items():
         comply = None if safe is None else safe["over_cautious"]
@@ -160,7 +162,6 @@ def _axes(
     identical: bool,
     floors: Mapping[str, float],
     items: Items,
-    thin: Mapping[str, str | None],
 ) -> tuple[dict[str, Any], bool | None]:
     """Every axis that was asked, and whether all of them are preserved (None: there is none)."""
     if not primary:
@@ -168,16 +169,15 @@ def _axes(
     questions: dict[str, Question] = {}
     for axis, own in primary.items():
         m, rows = measures[own.measure], own.measured
-        missing = thin.get(own.measure)
         questions[axis] = Question(
-            partial(estimate_rows, rows, m, seed) if rows and missing is None else None,
+            partial(estimate_rows, rows, m, seed) if own.judged else None,
             1 if m.direction > 0 else -1,
             m.shown_margin,
             m.unit,
             identical,
             _headroom(own.measure, rows, items),
             floor_of(own.measure, floors),
-            missing
+            own.thin
             or f"None of {len(own.rows)} rows has a figure; the first says: {own.rows[0].reason}",
         )
     answers = judge_axes(questions)

@@ -7,12 +7,13 @@ bit of a hash of its name, so that neither order nor number of items moves it.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
 from tunediff.findings.estimates import estimate_ratio, group_of
-from tunediff.findings.primary import by_id, primary_rows
+from tunediff.findings.primary import Primary, by_id, primary_rows
 from tunediff.run.store import Run
 from tunediff.values import Row
 
@@ -36,7 +37,7 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     primaries = [primary_rows(run.rows(), by_id(run.items())) for run in runs]
     axis = next((a for a in ("target", "general") if any(a in p for p in primaries)), None)
     judged = [{a: own for a, own in p.items() if own.measure in _WORSE} for p in primaries]
-    split = [halves([r for own in p.values() for r in own.measured]) for p in judged]
+    split = [halves([r for own in p.values() for r in own]) for p in comparable(judged)]
     if axis is None or not all(axis in half for both in split for half in both):
         return None
     means = [
@@ -73,6 +74,21 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
         "groups": estimate.groups,
         "note": "one training run is one sample: another seed may rank them otherwise",
     }
+
+
+def comparable(models: Sequence[Mapping[str, Primary]]) -> list[dict[str, tuple[Row, ...]]]:
+    """By axis, the rows by which each of several models can be held against the others.
+
+    An axis is left out of a model whose figures there say too little, and of one that has none on
+    an item on which another has: the mean over the rest would flatter it.
+    """
+    most = Counter[str]()
+    for own in models:
+        most |= Counter({axis: len(primary.judged) for axis, primary in own.items()})
+    return [
+        {a: p.judged for a, p in own.items() if p.judged and len(p.judged) == most[a]}
+        for own in models
+    ]
 
 
 def halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:

@@ -15,7 +15,7 @@ from tunediff.findings.estimates import group_of
 from tunediff.findings.figures import Defined, estimate_rows, floor_of
 from tunediff.findings.intervals import FEWEST_GROUPS
 from tunediff.findings.primary import by_id, primary_rows
-from tunediff.findings.selection import GUARDED, halves, mean
+from tunediff.findings.selection import GUARDED, comparable, halves, mean
 from tunediff.run.store import Run
 from tunediff.values import AXES, Row
 
@@ -112,10 +112,8 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
         name: [primary_rows(run.rows(), by_id(run.items())) for run in own]
         for name, own in rivals.items()
     }
-    split = {
-        name: halves([row for run in own for axis in run.values() for row in axis.measured])
-        for name, own in judged.items()
-    }
+    kept_rows = iter(comparable([run for own in judged.values() for run in own]))
+    split = {name: halves(_shared([next(kept_rows) for _ in own])) for name, own in judged.items()}
     fewest = min(
         len({group_of(row) for row in half.get("target", ())})
         for both in split.values()
@@ -169,6 +167,12 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
         "seeds": len(rivals[best]),
         "others_within_margin": [name for name in near if name != best],
     }
+
+
+def _shared(seeds: Sequence[Mapping[str, Sequence[Row]]]) -> list[Row]:
+    """The rows of a setting's seeds, on the axes that each of them can be judged on."""
+    axes = set[str].intersection(*(set(own) for own in seeds))
+    return [row for own in seeds for axis in sorted(axes) for row in own[axis]]
 
 
 def _none(reason: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def trace_card(whole: Setting, parts: Sequence[Part]) -> dict[str, Any]:
             {
                 "quantity": quantity,
                 **whole.described(quantity),
-                **figures(_whole(whole, items), _NONE),
+                **figures(_whole(whole, items), _why_none(whole, parts, quantity)),
                 "left_out": len(whole.rows[quantity]) - len(items),
             }
             for quantity, items in by_axis.items()
@@ -94,6 +94,12 @@ def _items(whole: Setting, parts: Sequence[Part], quantity: str) -> dict[_Key, R
     """The whole adapter's rows of the items that have a figure in every run."""
     known = [{_key(r) for r in part.setting.rows.get(quantity, ())} for part in parts]
     return {_key(r): r for r in whole.rows[quantity] if all(_key(r) in own for own in known)}
+
+
+def _why_none(whole: Setting, parts: Sequence[Part], quantity: str) -> str:
+    """Why no item has a figure in every run, where none has."""
+    thin = (s.thin.get(quantity) for s in (whole, *(part.setting for part in parts)))
+    return next(filter(None, thin), _NONE)
 
 
 def _carried(whole: Mapping[_Key, Row], part: Part, quantity: str) -> dict[_Key, float]:
@@ -138,7 +144,7 @@ def _parts(
             "way": part.way,
             "quantity": quantity,
             **whole.described(quantity),
-            **figures(e, _NONE),
+            **figures(e, _why_none(whole, parts, quantity)),
             "p": None if e is None else e.p,
             "p_adjusted": None if e is None else p,
             "share": e.effect / total.effect if e is not None and total is not None and clear
@@ -168,7 +174,7 @@ def _added(
         **whole.described(quantity),
         "sum": None if e is None or total is None else e.effect + total.effect,
         "whole": None if total is None else total.effect,
-        **figures(e, _NONE),
+        **figures(e, _why_none(whole, parts, quantity)),
         "adds_up": None if e is None else _adds_up(e, whole.margin(quantity), floor),
     }
 
