@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import factory
+import tunediff
 from command import Said, check, command, environment, process, started
 from faults import contents
 from tunediff.findings.check import VERDICTS
@@ -616,6 +617,11 @@ def test_a_record_without_any_one_of_its_keys(tmp_path: Path) -> None:
 def test_help_names_the_seeds_options() -> None:
     said = " ".join(command("check", "--help").out.split())
     assert "--base_model_path BASE and --adapter_path TUNED may be written" in said
+
+
+def test_the_program_says_which_it_is() -> None:
+    said = command("--version")
+    assert (said.code, said.out, said.err) == (0, f"tunediff {tunediff.__version__}\n", "")
 
 
 def test_every_token_metric_is_in_the_table() -> None:

@@ -56,8 +56,10 @@ def test_an_adapter_with_all_that_belongs_to_it(tmp_path: Path, base: Path, rows
     assert (report["data"]["trained"], report["data"]["held_out"]) == (6, 3)
     assert report["parameters"]["adapter"] == 3 * 2 * (48 * 4 + 48 + 24 + 24 + 48)
     line = "Read 9 rows of rows.jsonl (prompt and response): 6 trained on, 3 held out, none dropped"
-    assert line in said.out
-    assert f"Kept in {out}. Compare: tunediff compare {base} {out}" in said.out
+    assert line in " ".join(said.out.split())
+    prose, _, asked = said.out.partition("\nKept in ")
+    assert all(len(line) <= 80 for line in prose.splitlines())
+    assert asked == f"{out}. Compare:\n  tunediff compare {base} {out}\n"
     root = ET.parse(out / "loss.svg").getroot()
     assert root.tag.endswith("svg")
     words = "".join(root.itertext())

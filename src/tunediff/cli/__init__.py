@@ -8,10 +8,11 @@ import io
 import json
 import sys
 import traceback
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from tunediff import __version__
 from tunediff.cli.check import check
 from tunediff.cli.compare import compare
 from tunediff.cli.demo import demo
@@ -39,9 +40,20 @@ for command in (check, compare, train, sweep, dial, trace, look, report, rate, d
 _Misuse: type[Exception] = typer.BadParameter.__bases__[0]
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"tunediff {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Make typer keep the commands' names even where there is only one."""
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which this is."),
+    ] = False,
+) -> None:
+    """Options of tunediff itself; what it does is its commands'."""
 
 
 def main() -> None:

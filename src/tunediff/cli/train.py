@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -126,11 +127,9 @@ def train(
         if as_json:
             sys.stdout.write(json.dumps(done.report, allow_nan=False) + "\n")
         else:
-            said = summary(done.report, losses(done.report))
-            form = _form(done.report)
-            sys.stdout.write(
-                f"{said}\nKept in {out}. Compare: tunediff compare {base} {out}{form}\n"
-            )
+            said = summary(printer.console, done.report, losses(done.report))
+            asked = f"tunediff compare {quote(base)} {quote(str(out))}{_form(done.report)}"
+            sys.stdout.write(f"{said}\nKept in {out}. Compare:\n  {asked}\n")
     return 0
 
 
@@ -139,7 +138,7 @@ def _form(report: Mapping[str, Any]) -> str:
     template = report["settings"]["recipe"]["template"]
     if template == "raw" and report["data"]["form"] == "messages":
         template = "chat"
-    return "" if template == "raw" else f" --template {template}"
+    return "" if template == "raw" else f" --template {quote(template)}"
 
 
 def _kept(out: Path) -> str:

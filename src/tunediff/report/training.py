@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from tunediff.report.terminal import clean
 
@@ -62,7 +63,7 @@ def _spoken(errors: Console) -> Update:
     return update
 
 
-def summary(report: Mapping[str, Any], losses: str) -> str:
+def summary(console: Console, report: Mapping[str, Any], losses: str) -> str:
     """What was read and what came of it; ``losses``: the sentence of the model card."""
     data, recipe, parameters = report["data"], report["settings"]["recipe"], report["parameters"]
     gone = [f"{count:,} {why}" for why, count in data["dropped"].items() if count]
@@ -89,4 +90,7 @@ def summary(report: Mapping[str, Any], losses: str) -> str:
         "tokens/s.",
         losses,
     ]
-    return "\n".join(lines) + "\n"
+    with console.capture() as captured:
+        for line in lines:
+            console.print(Text(line))
+    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
