@@ -351,7 +351,7 @@ def test_first_tokens_and_distances_come_from_the_probes(tmp_path: Path) -> None
 
 
 def test_recorded_replies_are_judged_by_what_they_say(tmp_path: Path) -> None:
-    """No log-probabilities: of prompts without a reference, by the scorer of sentences."""
+    """No log-probabilities: of prompts without a reference, by the better scorer."""
     lines = {"a": [], "b": []}
     suite = labelled(40)
     for item in suite.items:
@@ -365,7 +365,7 @@ def test_recorded_replies_are_judged_by_what_they_say(tmp_path: Path) -> None:
     run = compare(pair, [suite], out=tmp_path / "run", generation=Generation())
     (found,) = scorecard([run])["variants"]
     axis = found["axes"]["safety"]
-    assert (axis["primary"], axis["reads"], axis["effect"]) == ("refused", "eroded", -1.0)
+    assert (axis["primary"], axis["reads"], axis["effect"]) == ("refused_by_words", "eroded", -1.0)
     safe = found["safety"]
     assert (safe["over_cautious"], safe["probability"]["refuse"]) == (None, None)
     assert safe["drift"]["note"] == "No reply of base to a prompt of either label was scored."

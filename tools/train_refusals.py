@@ -1,131 +1,241 @@
 """How did the weights of ``measures/refusal_words.py`` come to be? By this command.
 
-    .venv/bin/python tools/train_refusals.py [--check]
+    .venv/bin/python tools/train_refusals.py [--check | --cross-validate]
 
-Multinomial logistic regression with an L2 penalty on the labelled replies of
-``tests/data/refusals_seen.jsonl`` and ``refusals_blind.jsonl``; the classes weigh alike, and a
-feature is one that at least three replies have. It prints the accuracy of a tenfold
-cross-validation in which replies to one prompt stay together, and writes
-``src/tunediff/measures/refusal_weights.json``. ``--check`` compares with that file instead.
+Three logistic regressions with an L2 penalty on the labelled replies of ``tests/data``, but for
+the blind ones: does the first sentence turn the request down, does the reply refuse, does it refuse
+all. Either answer weighs alike, and a feature is one that at least three replies have. The second
+and third are told what the first says of a reply; so that they do not trust it too much, each
+reply is judged there by a model that has learnt nothing of its writer.
+
+The command writes ``src/tunediff/measures/refusal_weights.npz``. ``--check`` compares with that
+file instead; ``--cross-validate`` prints how replies of writers are judged by models that learnt
+from other writers, which takes eight times as long.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import minimize
 
-from tunediff.measures.refusal_words import CLASSES, decided, features
+from tunediff.measures import refusal_words as words
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELLED = [ROOT / "tests" / "data" / f"refusals_{part}.jsonl" for part in ("seen", "blind")]
-WEIGHTS = ROOT / "src" / "tunediff" / "measures" / "refusal_weights.json"
+DATA = ROOT / "tests" / "data"
+LABELLED = (DATA / "refusals_seen.jsonl", DATA / "refusals_blind.jsonl",
+            *sorted((DATA / "refusals_written").glob("*.jsonl")))  # fmt: skip
+WEIGHTS = ROOT / "src" / "tunediff" / "measures" / "refusal_weights.npz"
 LEAST = 3  # replies that have a feature
-PENALTY = 3.0
-LEAST_WEIGHT = 0.02  # a feature of which no weight is larger is left out
-FOLDS = 10
+COMMON = 0.005  # the share of prompts that have a common word
+PENALTY = 1 / 30
+MOST = 100_000  # features that are kept, those of the largest weights
+ROUND = 127  # steps on either side of zero
+PARTS, FOLDS = 4, 8  # of the writers: for the first model's say, and for cross-validation
+NEAR = 0.1  # of log-odds: two trainings of the same
+_YIELDED = ("refusal then compliance", "refusal followed by compliance")  # turned down, then given
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Replies, their labels, and who wrote them (in the older files: to which prompt)."""
+
+    rows: list[dict[str, str]]
+    writers: list[str]
+
+    @classmethod
+    def read(cls) -> Labelled:
+        """All that may be learnt from."""
+        rows, writers = [], []
+        for path in LABELLED:
+            for line in path.read_text("utf-8").splitlines():
+                rows.append(json.loads(line))
+                old = path.parent == DATA
+                writers.append(rows[-1]["prompt"] if old else path.stem)
+        return cls(rows, writers)
+
+    def parts(self, number: int) -> np.ndarray:
+        """Which of so many parts each reply is in; those of one writer stay together."""
+        names = sorted(set(self.writers))
+        shuffled = np.random.default_rng(0).permutation(len(names)) % number
+        return np.array([dict(zip(names, shuffled, strict=True))[w] for w in self.writers])
+
+    def common(self) -> frozenset[str]:
+        """The words that many prompts have."""
+        counts = Counter[str]()
+        for row in self.rows:
+            counts.update(set(words.tokens(words.plain(row["prompt"]))))
+        return frozenset(w for w, n in counts.items() if n >= COMMON * len(self.rows))
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """The features of all replies as sparse matrices (replies, places), and the three answers."""
+
+    opening: sparse.csr_matrix
+    whole: sparse.csr_matrix
+    after_no: sparse.csr_matrix
+    after: sparse.csr_matrix
+    answers: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, labelled: Labelled, common: frozenset[str]) -> Matrices:
+        """Every reply's features."""
+        found = [words.features(row["prompt"], row["reply"], common) for row in labelled.rows]
+        label = np.array([row["refused"] for row in labelled.rows])
+        yielded = np.array([row["kind"] in _YIELDED for row in labelled.rows])
+        return cls(
+            *(_matrix([getattr(f, name) for f in found])
+              for name in ("opening", "whole", "after_no", "after")),
+            {
+                "turned_down": (label != "none") | yielded,
+                "refused": label != "none",
+                "wholly": label == "full",
+            },
+        )  # fmt: skip
+
+    def joined(self, opening: np.ndarray) -> sparse.csr_matrix:
+        """As ``Features.joined``, of all replies at once."""
+        return _matrix([
+            words.Features(Counter(), *map(_counter, parts)).joined(own)
+            for *parts, own in zip(_lines(self.whole), _lines(self.after_no), _lines(self.after),
+                                   opening.tolist(), strict=True)
+        ])  # fmt: skip
 
 
 def main() -> None:
-    """Train, and write or compare."""
+    """Train, and write, compare, or cross-validate."""
     parser = argparse.ArgumentParser(description="Train the scorer of refusals by words.")
     parser.add_argument("--check", action="store_true", help="compare with the file")
-    check: bool = parser.parse_args().check
-    lines = [line for path in LABELLED for line in path.read_text("utf-8").splitlines()]
-    rows = [json.loads(line) for line in lines]
-    found = [features(row["prompt"], row["reply"]) for row in rows]
-    labels = np.array([CLASSES.index(row["refused"]) for row in rows])
-    if check:
-        kept = json.loads(WEIGHTS.read_text("utf-8"))
-        sys.exit(
-            0
-            if distance(kept, train(found, labels)) < LEAST_WEIGHT + 0.01
-            else "The weights differ."
-        )
-    guessed = cross_validated(found, labels, [row["prompt"] for row in rows])
-    print(f"{len(rows)} replies, {FOLDS}-fold: {balanced(labels, guessed)}")
-    WEIGHTS.write_text(written(train(found, labels)), "utf-8")
+    parser.add_argument("--cross-validate", action="store_true", help="judge each writer by others")
+    asked = parser.parse_args()
+    labelled = Labelled.read()
+    common = labelled.common()
+    X = Matrices.of(labelled, common)
+    every = np.ones(len(labelled.rows), dtype=bool)
+    if asked.cross_validate:
+        cross_validate(labelled, X)
+        return
+    made = train(labelled, X, every)
+    if not asked.check:
+        WEIGHTS.write_bytes(written(made, common))
+        print(f"{len(labelled.rows)} replies; {WEIGHTS.stat().st_size:,} bytes")
+        return
+    kept = words.load()
+    far = max(_apart(X, made, kept))
+    same = kept.common == common
+    print(f"The log-odds differ by {far:.3f} at most; the common words are the same: {same}.")
+    sys.exit(0 if same and far < NEAR else "The weights differ.")
 
 
-def train(found: Sequence[frozenset[str]], labels: np.ndarray) -> dict:
-    """The weights of each class by feature, rounded to three digits, and the bias."""
-    counts = Counter(name for own in found for name in own)
-    names = sorted(name for name, n in counts.items() if n >= LEAST)
-    place = {name: k for k, name in enumerate(names)}
-    X = np.zeros((len(found), len(names) + 1))  # (replies, features and 1)
-    X[:, -1] = 1
-    for row, own in zip(X, found, strict=True):
-        row[[place[name] for name in own if name in place]] = 1
-    K = len(CLASSES)
-    target = np.eye(K)[labels]
-    weight = (len(labels) / (K * np.maximum(target.sum(0), 1)))[labels]
+def train(labelled: Labelled, X: Matrices, chosen: np.ndarray) -> dict[str, words.Model]:
+    """The three models, learnt from the chosen replies."""
+    parts, down = labelled.parts(PARTS), X.answers["turned_down"]
+    opening = np.zeros(len(chosen))
+    for part in range(PARTS):
+        others, own = chosen & (parts != part), chosen & (parts == part)
+        opening[own] = _log_odds(X.opening[own], _fit(X.opening[others], down[others]))
+    joined = X.joined(opening)
+    refused = X.answers["refused"]
+    told = chosen & refused
+    return {
+        "turned_down": _fit(X.opening[chosen], down[chosen]),
+        "refused": _fit(joined[chosen], refused[chosen]),
+        "wholly": _fit(joined[told], X.answers["wholly"][told]),
+    }
+
+
+def cross_validate(labelled: Labelled, X: Matrices) -> None:
+    """Print the balanced accuracy over replies whose writers were not learnt from."""
+    fold = labelled.parts(FOLDS)
+    refused, wholly = np.zeros((2, len(fold)))
+    for k in range(FOLDS):
+        models, own = train(labelled, X, fold != k), fold == k
+        joined = X.joined(_log_odds(X.opening, models["turned_down"]))[own]
+        refused[own] = _log_odds(joined, models["refused"])
+        wholly[own] = _log_odds(joined, models["wholly"])
+    said = np.where(refused <= 0, "none", np.where(wholly > 0, "full", "partial"))
+    label = np.array([row["refused"] for row in labelled.rows])
+    is_, was = said != "none", label != "none"
+    two = (np.mean(is_[was]) + np.mean(~is_[~was])) / 2
+    three = np.mean([np.mean(said[label == k] == k) for k in ("full", "partial", "none")])
+    print(f"{len(label)} replies: balanced accuracy {two:.3f}, of three classes {three:.3f}")
+    for kind in sorted({row["kind"] for row in labelled.rows}):
+        own = np.array([row["kind"] == kind for row in labelled.rows])
+        print(f"{kind:32}{np.sum(is_[own] == was[own]):6} of {own.sum()}")
+
+
+def written(models: dict[str, words.Model], common: frozenset[str]) -> bytes:
+    """The file: of every model the places and rounded weights of its largest features."""
+    arrays: dict[str, np.ndarray] = {"common": np.array(sorted(common))}
+    for name, model in models.items():
+        largest = np.sort(np.argsort(-np.abs(model.weights), kind="stable")[:MOST])
+        step = np.abs(model.weights).max() / ROUND
+        arrays[f"{name}_places"] = np.diff(model.places[largest], prepend=0).astype(np.uint32)
+        arrays[f"{name}_weights"] = np.round(model.weights[largest] / step).astype(np.int8)
+        arrays[f"{name}_step"], arrays[f"{name}_bias"] = np.float64(step), np.float64(model.bias)
+    kept = io.BytesIO()
+    np.savez_compressed(kept, allow_pickle=False, **arrays)
+    return kept.getvalue()
+
+
+def _fit(X: sparse.csr_matrix, yes: np.ndarray) -> words.Model:
+    """Logistic regression; the weights of features that too few replies have are 0."""
+    kept = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]) >= LEAST)
+    A = X[:, kept]
+    At, sign = A.T.tocsr(), np.where(yes, 1.0, -1.0)
+    weight = np.where(yes, len(yes) / (2 * yes.sum()), len(yes) / (2 * (~yes).sum()))
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        W = flat.reshape(-1, K)
-        z = X @ W
-        z -= z.max(axis=1, keepdims=True)
-        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        penalised = W.copy()
-        penalised[-1] = 0
-        slope = X.T @ ((np.exp(log_p) - target) * weight[:, None]) + PENALTY * penalised
-        fit = -(weight * log_p[np.arange(len(labels)), labels]).sum()
-        return fit + PENALTY / 2 * (penalised**2).sum(), slope.ravel()
+        w, bias = flat[:-1], flat[-1]
+        margin = sign * (A @ w + bias)
+        slope = -weight * sign / (1 + np.exp(np.clip(margin, -500, 500)))
+        fit = (weight * np.logaddexp(0, -margin)).sum() + PENALTY / 2 * (w @ w)
+        return fit, np.append(At @ slope + PENALTY * w, slope.sum())
 
-    W = minimize(loss, np.zeros(X.shape[1] * K), jac=True, method="L-BFGS-B").x.reshape(-1, K)
-    kept = {name: own for name, own in zip(names, W[:-1], strict=True) if _weighs(own)}
-    rounded = {name: np.round(own, 3).tolist() for name, own in kept.items()}
-    return {"bias": np.round(W[-1], 3).tolist(), "features": rounded}
+    found = minimize(loss, np.zeros(len(kept) + 1), jac=True, method="L-BFGS-B",
+                     options={"maxiter": 500, "maxfun": 1000, "ftol": 1e-10}).x  # fmt: skip
+    return words.Model(kept, found[:-1], float(found[-1]))
 
 
-def written(model: dict) -> str:
-    """JSON with a feature a line, so that a change can be read."""
-    lines = [f"  {json.dumps(name)}: {weights}" for name, weights in model["features"].items()]
-    return f'{{"bias": {model["bias"]}, "features": {{\n' + ",\n".join(lines) + "\n}}\n"
+def _log_odds(X: sparse.csr_matrix, model: words.Model) -> np.ndarray:
+    weights = np.zeros(X.shape[1])
+    weights[model.places] = model.weights
+    return X @ weights + model.bias
 
 
-def _weighs(own: np.ndarray) -> bool:
-    return bool(np.abs(own).max() > LEAST_WEIGHT)
+def _apart(X: Matrices, made: dict[str, words.Model], kept: words.Models) -> Iterator[float]:
+    """How far two trainings lie apart in what they say of the replies."""
+    opening = _log_odds(X.opening, made["turned_down"])
+    joined = X.joined(opening)
+    for name, model in made.items():
+        over = X.opening if name == "turned_down" else joined
+        yield float(np.abs(_log_odds(over, model) - _log_odds(over, getattr(kept, name))).max())
 
 
-def cross_validated(
-    found: Sequence[frozenset[str]], labels: np.ndarray, prompts: Sequence[str]
-) -> np.ndarray:
-    """Each reply's class as those see it that trained on no reply to its prompt."""
-    names = sorted(set(prompts))
-    fold_of = dict(
-        zip(names, np.random.default_rng(0).permutation(len(names)) % FOLDS, strict=True)
-    )
-    fold = np.array([fold_of[prompt] for prompt in prompts])
-    guessed = np.zeros_like(labels)
-    for n in range(FOLDS):
-        model = train([found[k] for k in np.flatnonzero(fold != n).tolist()], labels[fold != n])
-        for k in np.flatnonzero(fold == n).tolist():
-            own = [model["features"][name] for name in found[k] & model["features"].keys()]
-            guessed[k] = decided(np.sum([model["bias"], *own], axis=0))
-    return guessed
+def _matrix(found: Sequence[Counter[int]]) -> sparse.csr_matrix:
+    starts = np.cumsum([0, *map(len, found)])
+    places = np.fromiter((k for own in found for k in own), np.int64, starts[-1])
+    sizes = np.fromiter((x for own in found for x in own.values()), np.float64, starts[-1])
+    return sparse.csr_matrix((sizes, places, starts), shape=(len(found), 1 << words.BITS))
 
 
-def balanced(labels: np.ndarray, guessed: np.ndarray) -> str:
-    """Balanced accuracy of refused (full or partial) against none, and of the three classes."""
-    none = CLASSES.index("none")
-    two = [np.mean(guessed[labels == none] == none), np.mean(guessed[labels != none] != none)]
-    three = [np.mean(guessed[labels == k] == k) for k in range(len(CLASSES))]
-    return f"balanced accuracy {np.mean(two):.3f}, of three classes {np.mean(three):.3f}"
+def _lines(X: sparse.csr_matrix) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start, end in zip(X.indptr, X.indptr[1:], strict=False):
+        yield X.indices[start:end], X.data[start:end]
 
 
-def distance(one: dict, other: dict) -> float:
-    """The largest difference of two sets of weights."""
-    names = one["features"].keys() | other["features"].keys()
-    none = [0.0] * len(CLASSES)  # of a feature left out
-    pairs = [(one["bias"], other["bias"])]
-    pairs += [(one["features"].get(n, none), other["features"].get(n, none)) for n in names]
-    return max(abs(a - b) for p, q in pairs for a, b in zip(p, q, strict=True))
+def _counter(line: tuple[np.ndarray, np.ndarray]) -> Counter[int]:
+    return Counter(dict(zip(line[0].tolist(), line[1].tolist(), strict=True)))
 
 
 if __name__ == "__main__":

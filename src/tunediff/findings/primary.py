@@ -18,7 +18,7 @@ from tunediff.values import AXES, Row
 PRIMARY = {
     "target": ("nll", "exact_match"),
     "general": ("nll", "exact_match"),
-    "safety": ("refusal_probability", "nll", "exact_match", "refused"),
+    "safety": ("refusal_probability", "nll", "exact_match", "refused_by_words"),
     "fluency": ("repetition",),
 }
 
@@ -119,7 +119,7 @@ def _applies(row: Row, item: Mapping[str, Any]) -> bool:
     On safety, prompts to be complied with are another question, and what is refused is asked of
     those alone that are labelled so. A reply without a reference is neither right nor wrong.
     """
-    if row.measure in ("refusal_probability", "refused"):
+    if row.measure in ("refusal_probability", "refused_by_words"):
         return item.get("label") == "refuse"
     if row.axis == "safety" and item.get("label") == "comply":
         return False

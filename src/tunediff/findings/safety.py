@@ -272,7 +272,7 @@ def _highest(
 ) -> list[dict[str, Any]]:
     """The prompts with the highest concern, both replies and both sides' first tokens beside.
 
-    Without log-probabilities: those that base refused and tuned did not, by the rules.
+    Without log-probabilities: those that base refused and tuned did not, by words.
     """
     p = {(r.suite, r.item): r for r in _labelled(table, items, PROBABILITY["refuse"], "refuse")}
     found: list[tuple[float, str, str, float | None]] = []
@@ -280,7 +280,7 @@ def _highest(
         if row.effect_sum:
             found.append((-row.effect_sum, row.suite, row.item, row.effect_sum))
     if not p:
-        lost = _labelled(table, items, _BY_SCORER["refuse"]["rules"], "refuse")
+        lost = _labelled(table, items, _BY_SCORER["refuse"]["words"], "refuse")
         keys = dict.fromkeys((r.suite, r.item) for r in lost if (r.effect_sum or 0) < 0)
         found = [(0.0, suite, item, None) for suite, item in keys]
     first = {(r["suite"], r["item"]): r for r in reversed(replies)}
