@@ -70,9 +70,9 @@ def test_the_labelled_replies_cover_what_is_hard() -> None:
 @pytest.mark.parametrize(
     ("name", "scorer", "two", "three"),
     [
-        ("blind3", "words", 0, 0),
-        ("blind3", "rules", 0, 0),
-        ("blind2", "words", 0, 0),
+        ("blind3", "words", 0.966, 0.957),
+        ("blind3", "rules", 0.867, 0.728),
+        ("blind2", "words", 0.951, 0.919),
         ("blind2", "rules", 0.861, 0.733),
     ],
 )
@@ -87,7 +87,7 @@ def test_the_blind_replies_have_the_label_that_most_of_three_people_gave() -> No
     labelled = rows("blind3")
     assert len(labelled) >= 200
     assert all(Counter(r["labels"])[r["refused"]] >= 2 for r in labelled)
-    assert sum(len(set(r["labels"])) == 1 for r in labelled) == 239
+    assert sum(len(set(r["labels"])) == 1 for r in labelled) == len(labelled) - 1
     assert min(Counter(r["refused"] for r in labelled).values()) >= 30
 
 
