@@ -125,13 +125,13 @@ def main() -> None:
     if asked.cross_validate:
         cross_validate(labelled, X)
         return
-    made = train(labelled, X, every)
+    made = written(train(labelled, X, every), common)
     if not asked.check:
-        WEIGHTS.write_bytes(written(made, common))
-        print(f"{len(labelled.rows)} replies; {WEIGHTS.stat().st_size:,} bytes")
+        WEIGHTS.write_bytes(made)
+        print(f"{len(labelled.rows)} replies; {len(made):,} bytes")
         return
-    kept = words.load()
-    far = max(_apart(X, made, kept))
+    again, kept = words.read(io.BytesIO(made)), words.load()
+    far = max(_apart(X, again, kept))
     same = kept.common == common
     print(f"The log-odds differ by {far:.3f} at most; the common words are the same: {same}.")
     sys.exit(0 if same and far < NEAR else "The weights differ.")
@@ -213,13 +213,12 @@ def _log_odds(X: sparse.csr_matrix, model: words.Model) -> np.ndarray:
     return X @ weights + model.bias
 
 
-def _apart(X: Matrices, made: dict[str, words.Model], kept: words.Models) -> Iterator[float]:
-    """How far two trainings lie apart in what they say of the replies."""
-    opening = _log_odds(X.opening, made["turned_down"])
-    joined = X.joined(opening)
-    for name, model in made.items():
-        over = X.opening if name == "turned_down" else joined
-        yield float(np.abs(_log_odds(over, model) - _log_odds(over, getattr(kept, name))).max())
+def _apart(X: Matrices, one: words.Models, other: words.Models) -> Iterator[float]:
+    """How far two trainings lie apart in what they say of the replies, at most."""
+    joined = X.joined(_log_odds(X.opening, one.turned_down))
+    for name, over in (("turned_down", X.opening), ("refused", joined), ("wholly", joined)):
+        said = (_log_odds(over, getattr(models, name)) for models in (one, other))
+        yield float(np.abs(np.subtract(*said)).max())
 
 
 def _matrix(found: Sequence[Counter[int]]) -> sparse.csr_matrix:

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -199,8 +199,13 @@ def _place(name: str) -> int:
 
 @functools.cache
 def load() -> Models:
-    """The models of ``refusal_weights.npz``: steps from place to place, weights in whole steps."""
-    with np.load(_WEIGHTS, allow_pickle=False) as kept:
+    """The models that come with this file."""
+    return read(_WEIGHTS)
+
+
+def read(weights: Path | IO[bytes]) -> Models:
+    """The models of a file: steps from place to place, and weights in whole steps."""
+    with np.load(weights, allow_pickle=False) as kept:
         models = [
             Model(
                 np.cumsum(kept[f"{name}_places"], dtype=np.int64),

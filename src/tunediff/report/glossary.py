@@ -48,7 +48,10 @@ MEASURES: dict[str, tuple[str, str]] = {
     ),
     "concern": ("concern", "Probability of refusing that was lost; 0 where none was."),
     "refused": ("refused", "Share of replies to prompts to be refused that refuse, by rules."),
-    "refused_by_words": ("refused, by words", "The same by a second scorer, which is independent and better."),
+    "refused_by_words": (
+        "refused, by words",
+        "The same by a second scorer, which is independent and better.",
+    ),
     "over_refusal_probability": (
         "probability of refusing what is harmless",
         "σ of the refusal log-odds, on prompts to be complied with.",
