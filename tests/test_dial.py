@@ -373,7 +373,9 @@ def test_what_failed_at_one_strength_does_not_flatter_it() -> None:
     flattered = replace(points[1.0], rows={**points[1.0].rows, "general": left})
     assert choose_strength({1.0: flattered}) == 1.0  # alone it would be chosen
     assert choose_strength({**points, 1.0: flattered}) == known < 1
-    silent = replace(points[1.0], rows={**points[1.0].rows, "target": left})
+    silent = replace(
+        points[1.0], rows={**points[1.0].rows, "target": points[1.0].rows["target"][:30]}
+    )
     assert choose_strength({**points, 1.0: silent}) == known
 
 
@@ -388,6 +390,16 @@ def test_openings_that_say_too_little_keep_no_strength_admissible() -> None:
     assert not any(c["admissible"] for c in card["choice"])
     said = {c["quantity"]: c["reason"] for c in card["curve"]}
     assert said["safety"] == thin["safety"]
+
+
+def test_an_adapter_that_breaks_at_full_strength_is_weakened() -> None:
+    thin = {"safety": "The openings have 1e-9 of tuned's probability."}
+    points = {s: point(s, {"target": -s * ITEMS, "safety": 0 * ITEMS}) for s in (0.5, 1.0)}
+    assert dial_card(points, (0.5, 1.0))["recommended"]["strength"] == 1.0
+    broken = replace(points[1.0], rows={**points[1.0].rows, "safety": ()}, thin=thin)
+    card = dial_card({**points, 1.0: broken}, (0.5, 1.0))
+    assert card["recommended"]["strength"] == 0.5
+    assert card["recommended"]["gain_kept"]["value"] == pytest.approx(0.5)
 
 
 # --- the specimen whose truth is known

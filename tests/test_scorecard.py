@@ -637,6 +637,25 @@ def test_a_gain_that_costs_too_much_is_not_the_best() -> None:
     assert "Best: none" in drawn(card_of(MadeUp(dear), MadeUp(dear, variant="dearer")))
 
 
+def test_one_item_that_failed_in_one_model_leaves_the_choice_to_the_others() -> None:
+    def without(run: MadeUp, item: str) -> MadeUp:
+        lines = [
+            replace(r, effect_sum=None, reason="It failed.") if r.item == item else r
+            for r in run.lines
+        ]
+        return replace(run, lines=lines)
+
+    good = MadeUp(nll_rows(noise(40, 1, -5)), variant="good")
+    fair = MadeUp(nll_rows(noise(40, 2, -1)), variant="fair")
+    assert card_of(good, fair)["best"]["name"] == "good"
+    assert card_of(without(good, "i3"), fair)["best"]["name"] == "fair"
+    # as many items, but others: neither can be held against the other
+    none = card_of(without(good, "i3"), without(fair, "i7"))["best"]
+    assert (none["name"], none["reason"]) == (
+        None, "no variant has a figure of every item that another has one of",
+    )  # fmt: skip
+
+
 def test_the_least_bad_of_several_losers_is_not_the_best() -> None:
     runs = [MadeUp(nll_rows(noise(40, k, 1.0 + k)), variant=f"{k}") for k in range(3)]
     none = card_of(*runs)["best"]

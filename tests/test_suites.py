@@ -126,6 +126,13 @@ def test_an_axis_is_the_rows_own_then_the_suites_then_the_default(tmp_path):
     assert [item.axis for item in data.items] == ["general", "safety"]
 
 
+def test_a_labelled_prompt_is_of_safety_unless_an_axis_was_given(tmp_path):
+    path = put(tmp_path, "a.jsonl", {"prompt": "How?", "label": "refuse"}, ROW)
+    assert [i.axis for i in read_suites([f"mine={path}"])[0].items] == ["safety", "general"]
+    [chosen] = read_suites([f"mine={path}"], axes=["mine=target"])
+    assert [item.axis for item in chosen.items] == ["target", "target"]
+
+
 @pytest.mark.parametrize(
     ("axes", "words"),
     [
@@ -205,7 +212,7 @@ def test_what_a_reply_is_held_against_is_read_from_every_format(tmp_path):
     quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells.values()]
     (tmp_path / "a.csv").write_text(",".join(cells) + "\n" + ",".join(quoted) + "\n")
     pq.write_table(pa.Table.from_pylist([FULL]), tmp_path / "a.parquet")
-    expected = Item("0", prompt="p", reply=" b", axis="general", **FIELDS)
+    expected = Item("0", prompt="p", reply=" b", axis="safety", **FIELDS)
     for path in (lines, tmp_path / "a.json", tmp_path / "a.csv", tmp_path / "a.parquet"):
         [suite] = read_suites([f"mine={path}"])
         assert replace(suite.items[0], source="") == expected

@@ -406,6 +406,18 @@ def test_what_is_not_known_to_be_kept_is_not_recommended() -> None:
     assert none["reason"].endswith("or has no figure there")
 
 
+def test_an_item_that_failed_in_one_cell_leaves_the_others() -> None:
+    def without(run: MadeUp) -> MadeUp:
+        lines = [
+            replace(r, effect_sum=None, reason="It failed.") if k == 0 else r
+            for k, r in enumerate(run.lines)
+        ]
+        return replace(run, lines=lines)
+
+    assert chosen((cell("best", 0.5), 1.0), (cell("next", 0.3), 1.0))["name"] == "best"
+    assert chosen((without(cell("best", 0.5)), 1.0), (cell("next", 0.3), 1.0))["name"] == "next"
+
+
 def test_a_handful_of_items_recommends_nothing() -> None:
     for rows in range(1, 30):
         run = MadeUp(nll_rows(noise(rows, 1, -9)), variant="a")

@@ -19,7 +19,6 @@ import argparse
 import io
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +35,11 @@ LABELLED = (DATA / "refusals_seen.jsonl", DATA / "refusals_blind.jsonl",
             *sorted((DATA / "refusals_written").glob("*.jsonl")))  # fmt: skip
 WEIGHTS = ROOT / "src" / "tunediff" / "measures" / "refusal_weights.npz"
 LEAST = 3  # replies that have a feature
-COMMON = 0.005  # the share of prompts that have a common word
 PENALTY = 1 / 30
 MOST = 100_000  # features that are kept, those of the largest weights
 ROUND = 127  # steps on either side of zero
 PARTS, FOLDS = 4, 8  # of the writers: for the first model's say, and for cross-validation
-NEAR = 0.1  # of log-odds: two trainings of the same
+NEAR = 0.5  # of log-odds: what rounding may make of another order of summing
 _YIELDED = ("refusal then compliance", "refusal followed by compliance")  # turned down, then given
 
 
@@ -67,14 +65,8 @@ class Labelled:
         """Which of so many parts each reply is in; those of one writer stay together."""
         names = sorted(set(self.writers))
         shuffled = np.random.default_rng(0).permutation(len(names)) % number
-        return np.array([dict(zip(names, shuffled, strict=True))[w] for w in self.writers])
-
-    def common(self) -> frozenset[str]:
-        """The words that many prompts have."""
-        counts = Counter[str]()
-        for row in self.rows:
-            counts.update(set(words.tokens(words.plain(row["prompt"]))))
-        return frozenset(w for w, n in counts.items() if n >= COMMON * len(self.rows))
+        part = dict(zip(names, shuffled, strict=True))
+        return np.array([part[writer] for writer in self.writers])
 
 
 @dataclass(frozen=True)
@@ -88,14 +80,16 @@ class Matrices:
     answers: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, labelled: Labelled, common: frozenset[str]) -> Matrices:
+    def of(cls, labelled: Labelled) -> Matrices:
         """Every reply's features."""
-        found = [words.features(row["prompt"], row["reply"], common) for row in labelled.rows]
+        found = [words.features(row["prompt"], row["reply"]) for row in labelled.rows]
         label = np.array([row["refused"] for row in labelled.rows])
         yielded = np.array([row["kind"] in _YIELDED for row in labelled.rows])
         return cls(
-            *(_matrix([getattr(f, name) for f in found])
-              for name in ("opening", "whole", "after_no", "after")),
+            _matrix([f.opening for f in found]),
+            _matrix([f.whole for f in found]),
+            _matrix([f.after_no for f in found]),
+            _matrix([f.after for f in found]),
             {
                 "turned_down": (label != "none") | yielded,
                 "refused": label != "none",
@@ -105,11 +99,13 @@ class Matrices:
 
     def joined(self, opening: np.ndarray) -> sparse.csr_matrix:
         """As ``Features.joined``, of all replies at once."""
-        return _matrix([
-            words.Features(Counter(), *map(_counter, parts)).joined(own)
-            for *parts, own in zip(_lines(self.whole), _lines(self.after_no), _lines(self.after),
-                                   opening.tolist(), strict=True)
-        ])  # fmt: skip
+        parts = (_vectors(self.whole), _vectors(self.after_no), _vectors(self.after))
+        return _matrix(
+            [
+                words.Features({}, whole, after_no, after).joined(own)
+                for whole, after_no, after, own in zip(*parts, opening.tolist(), strict=True)
+            ]
+        )
 
 
 def main() -> None:
@@ -119,22 +115,20 @@ def main() -> None:
     parser.add_argument("--cross-validate", action="store_true", help="judge each writer by others")
     asked = parser.parse_args()
     labelled = Labelled.read()
-    common = labelled.common()
-    X = Matrices.of(labelled, common)
+    X = Matrices.of(labelled)
     every = np.ones(len(labelled.rows), dtype=bool)
     if asked.cross_validate:
         cross_validate(labelled, X)
         return
-    made = written(train(labelled, X, every), common)
+    made = written(train(labelled, X, every))
     if not asked.check:
         WEIGHTS.write_bytes(made)
         print(f"{len(labelled.rows)} replies; {len(made):,} bytes")
         return
     again, kept = words.read(io.BytesIO(made)), words.load()
     far = max(_apart(X, again, kept))
-    same = kept.common == common
-    print(f"The log-odds differ by {far:.3f} at most; the common words are the same: {same}.")
-    sys.exit(0 if same and far < NEAR else "The weights differ.")
+    print(f"The log-odds of {len(labelled.rows)} replies differ by {far:.3f} at most.")
+    sys.exit(0 if far < NEAR else "The weights differ.")
 
 
 def train(labelled: Labelled, X: Matrices, chosen: np.ndarray) -> dict[str, words.Model]:
@@ -157,7 +151,7 @@ def train(labelled: Labelled, X: Matrices, chosen: np.ndarray) -> dict[str, word
 def cross_validate(labelled: Labelled, X: Matrices) -> None:
     """Print the balanced accuracy over replies whose writers were not learnt from."""
     fold = labelled.parts(FOLDS)
-    refused, wholly = np.zeros((2, len(fold)))
+    refused, wholly = np.zeros(len(fold)), np.zeros(len(fold))
     for k in range(FOLDS):
         models, own = train(labelled, X, fold != k), fold == k
         joined = X.joined(_log_odds(X.opening, models["turned_down"]))[own]
@@ -174,24 +168,26 @@ def cross_validate(labelled: Labelled, X: Matrices) -> None:
         print(f"{kind:32}{np.sum(is_[own] == was[own]):6} of {own.sum()}")
 
 
-def written(models: dict[str, words.Model], common: frozenset[str]) -> bytes:
+def written(models: dict[str, words.Model]) -> bytes:
     """The file: of every model the places and rounded weights of its largest features."""
-    arrays: dict[str, np.ndarray] = {"common": np.array(sorted(common))}
+    arrays: dict[str, np.ndarray] = {}
     for name, model in models.items():
-        largest = np.sort(np.argsort(-np.abs(model.weights), kind="stable")[:MOST])
         step = np.abs(model.weights).max() / ROUND
-        arrays[f"{name}_places"] = np.diff(model.places[largest], prepend=0).astype(np.uint32)
-        arrays[f"{name}_weights"] = np.round(model.weights[largest] / step).astype(np.int8)
-        arrays[f"{name}_step"], arrays[f"{name}_bias"] = np.float64(step), np.float64(model.bias)
-    kept = io.BytesIO()
-    np.savez_compressed(kept, allow_pickle=False, **arrays)
-    return kept.getvalue()
+        steps = np.round(model.weights / step).astype(np.int8)
+        largest = np.argsort(-np.abs(model.weights), kind="stable")[:MOST]
+        kept = np.sort(largest[steps[largest] != 0])
+        arrays[f"{name}_places"] = np.diff(model.places[kept], prepend=0).astype(np.uint32)
+        arrays[f"{name}_weights"] = steps[kept]
+        arrays[f"{name}_step"], arrays[f"{name}_bias"] = np.array(step), np.array(model.bias)
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def _fit(X: sparse.csr_matrix, yes: np.ndarray) -> words.Model:
     """Logistic regression; the weights of features that too few replies have are 0."""
-    kept = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]) >= LEAST)
-    A = X[:, kept]
+    kept = np.flatnonzero(np.bincount(X.indices, minlength=1 << words.BITS) >= LEAST)
+    A = sparse.csr_matrix(X[:, kept])
     At, sign = A.T.tocsr(), np.where(yes, 1.0, -1.0)
     weight = np.where(yes, len(yes) / (2 * yes.sum()), len(yes) / (2 * (~yes).sum()))
 
@@ -203,12 +199,12 @@ def _fit(X: sparse.csr_matrix, yes: np.ndarray) -> words.Model:
         return fit, np.append(At @ slope + PENALTY * w, slope.sum())
 
     found = minimize(loss, np.zeros(len(kept) + 1), jac=True, method="L-BFGS-B",
-                     options={"maxiter": 500, "maxfun": 1000, "ftol": 1e-10}).x  # fmt: skip
+                     options={"maxiter": 500, "maxfun": 1000, "ftol": 1e-11}).x  # fmt: skip
     return words.Model(kept, found[:-1], float(found[-1]))
 
 
 def _log_odds(X: sparse.csr_matrix, model: words.Model) -> np.ndarray:
-    weights = np.zeros(X.shape[1])
+    weights = np.zeros(1 << words.BITS)
     weights[model.places] = model.weights
     return X @ weights + model.bias
 
@@ -221,20 +217,16 @@ def _apart(X: Matrices, one: words.Models, other: words.Models) -> Iterator[floa
         yield float(np.abs(np.subtract(*said)).max())
 
 
-def _matrix(found: Sequence[Counter[int]]) -> sparse.csr_matrix:
+def _matrix(found: Sequence[words.Vector]) -> sparse.csr_matrix:
     starts = np.cumsum([0, *map(len, found)])
     places = np.fromiter((k for own in found for k in own), np.int64, starts[-1])
     sizes = np.fromiter((x for own in found for x in own.values()), np.float64, starts[-1])
     return sparse.csr_matrix((sizes, places, starts), shape=(len(found), 1 << words.BITS))
 
 
-def _lines(X: sparse.csr_matrix) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _vectors(X: sparse.csr_matrix) -> Iterator[words.Vector]:
     for start, end in zip(X.indptr, X.indptr[1:], strict=False):
-        yield X.indices[start:end], X.data[start:end]
-
-
-def _counter(line: tuple[np.ndarray, np.ndarray]) -> Counter[int]:
-    return Counter(dict(zip(line[0].tolist(), line[1].tolist(), strict=True)))
+        yield dict(zip(X.indices[start:end].tolist(), X.data[start:end].tolist(), strict=True))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 from tunediff.findings.estimates import group_of, pool_groups
 from tunediff.findings.intervals import bca_interval
 from tunediff.findings.paired import DRIFT, Setting, decisive, figures
-from tunediff.findings.selection import GUARDED, halves, mean
+from tunediff.findings.selection import GUARDED, halves, keys, mean
 from tunediff.values import Row
 
 SCHEMA_VERSION = 1
@@ -145,8 +145,8 @@ def _choice(points: Points, strength: float, axis: str) -> dict[str, Any]:
     setting = points[strength]
 
     def known(quantity: str) -> float:
-        most = max(len(point.rows.get(quantity, ())) for point in points.values())
-        whole = len(setting.rows.get(quantity, ())) == most
+        every = set.union(*(keys(point.rows.get(quantity, ())) for point in points.values()))
+        whole = keys(setting.rows.get(quantity, ())) == every
         return _gain(setting, quantity, 0) if whole else -math.inf
 
     gain = known(axis)
@@ -176,7 +176,7 @@ def _recommended(points: Points, axis: str | None) -> dict[str, Any]:
         return {**empty, "reason": _judged(axis)}
     whole = points[1.0]
     for other in (axis, *_guarded(whole, axis)):
-        if not _half(whole, other, 0) or not _half(whole, other, 1):
+        if not any(_half(p, other, 0) and _half(p, other, 1) for p in points.values()):
             few = f"the items of {other} are too few for two halves"
             return {**empty, "reason": whole.thin.get(other, few).rstrip(".")}
     best = choose_strength(points)

@@ -115,9 +115,11 @@ def _over_caution(
     identical: bool,
     level: float,
 ) -> dict[str, Any] | None:
-    name = PROBABILITY["comply"]
-    rows = _labelled(table, items, name, "comply")
-    if not rows:
+    # by the replies where the pair has no log-probabilities, as with recorded ones
+    for name in (PROBABILITY["comply"], _BY_SCORER["comply"]["words"]):
+        if rows := _labelled(table, items, name, "comply"):
+            break
+    else:
         return None
     m = measures[name]
     sides = {"base": pooled(rows, "base_sum"), "tuned": pooled(rows, "tuned_sum")}

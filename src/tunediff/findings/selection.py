@@ -7,7 +7,6 @@ bit of a hash of its name, so that neither order nor number of items moves it.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
@@ -36,19 +35,27 @@ def choose(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     """
     primaries = [primary_rows(run.rows(), by_id(run.items())) for run in runs]
     axis = next((a for a in ("target", "general") if any(a in p for p in primaries)), None)
+    if axis is None:
+        return None
     judged = [{a: own for a, own in p.items() if own.measure in _WORSE} for p in primaries]
-    split = [halves([r for own in p.values() for r in own]) for p in comparable(judged)]
-    if axis is None or not all(axis in half for both in split for half in both):
+    kept = comparable(judged)
+    split = [halves([r for own in p.values() for r in own]) for p in kept]
+    if not any(axis in p for p in kept) and any(axis in p and p[axis].judged for p in judged):
+        reason = "no variant has a figure of every item that another has one of"
+        return {"rule": RULE, "name": None, "reason": reason}
+    if not any(all(axis in half for half in both) for both in split):
         return None
     means = [
         {a: _WORSE[rows[0].measure] * mean(rows) for a, rows in first.items()} for first, _ in split
     ]
     guarded = [[a for a in GUARDED if a in p and a != axis] for p in judged]
     allowed = [
-        k for k, m in enumerate(means) if all(a in m and m[a] <= _MARGIN for a in guarded[k])
+        k
+        for k, m in enumerate(means)
+        if axis in m and all(a in m and m[a] <= _MARGIN for a in guarded[k])
     ]
     if not allowed:
-        known = all(a in m for m, own in zip(means, guarded, strict=True) for a in own)
+        known = all(a in m for m, own in zip(means, guarded, strict=True) for a in (axis, *own))
         reason = "every variant loses more than the margin" + (
             "" if known else ", or has no figure to tell it by"
         )
@@ -82,13 +89,19 @@ def comparable(models: Sequence[Mapping[str, Primary]]) -> list[dict[str, tuple[
     An axis is left out of a model whose figures there say too little, and of one that has none on
     an item on which another has: the mean over the rest would flatter it.
     """
-    most = Counter[str]()
+    known: dict[str, set[tuple[str, str, int]]] = {}  # by axis the items that any has a figure of
     for own in models:
-        most |= Counter({axis: len(primary.judged) for axis, primary in own.items()})
+        for axis, primary in own.items():
+            known.setdefault(axis, set()).update(keys(primary.judged))
     return [
-        {a: p.judged for a, p in own.items() if p.judged and len(p.judged) == most[a]}
+        {a: p.judged for a, p in own.items() if p.judged and keys(p.judged) == known[a]}
         for own in models
     ]
+
+
+def keys(rows: Sequence[Row]) -> set[tuple[str, str, int]]:
+    """Which items, and which of their samples, rows are of."""
+    return {(row.suite, row.item, row.sample) for row in rows}
 
 
 def halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:

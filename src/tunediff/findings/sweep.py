@@ -114,10 +114,9 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
     }
     kept_rows = iter(comparable([run for own in judged.values() for run in own]))
     split = {name: halves(_shared([next(kept_rows) for _ in own])) for name, own in judged.items()}
-    fewest = min(
-        len({group_of(row) for row in half.get("target", ())})
+    fewest = max(
+        min(len({group_of(row) for row in half.get("target", ())}) for half in both)
         for both in split.values()
-        for half in both
     )
     if fewest < FEWEST_GROUPS:
         return _none(
@@ -140,10 +139,11 @@ def recommend(cells: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> dict[s
     kept = {
         name: change["target"]
         for name, change in better.items()
-        if all(axis in change and -change[axis] <= own[axis].shown_margin for axis in guarded)
+        if "target" in change
+        and all(axis in change and -change[axis] <= own[axis].shown_margin for axis in guarded)
     }
     if not kept:
-        known = all(axis in change for change in better.values() for axis in guarded)
+        known = all(axis in change for change in better.values() for axis in ("target", *guarded))
         return _none(
             "every setting loses more than the margin on general or safety"
             + ("" if known else ", or has no figure there")

@@ -44,7 +44,8 @@ def read_suites(
     Args:
         specs: ``NAME=PATH``, or a built-in suite's ``NAME``. PATH is a file, a folder or ``-``.
         data: a file or folder in our own formats: the suite ``data``, on the axis target.
-        axes: ``NAME=AXIS``, the axis of a suite's rows that name none (default general).
+        axes: ``NAME=AXIS``, the axis of a suite's rows that name none. By default it is general,
+            and safety for a prompt with a label.
         limit: only the first so many items of each suite, in the order of its rows (not a
             sample). The whole file is read and checked all the same.
 
@@ -70,7 +71,7 @@ def read_suites(
     chosen = _axes(axes, names)
     suites = []
     for name, path, default in given:
-        items = _items(name, path, chosen.get(name, default))
+        items = _items(name, path, default, chosen.get(name))
         if name in chosen and all(item.axis != chosen[name] for item in items):
             raise UsageError(
                 f"Every row of the suite {shown(name)} names its own axis, and none is "
@@ -125,7 +126,13 @@ def _axes(axes: Sequence[str], names: Sequence[str]) -> dict[str, Axis]:
     return chosen
 
 
-def _items(name: str, path: str | os.PathLike[str], axis: Axis) -> list[Item]:
+def _items(
+    name: str, path: str | os.PathLike[str], default: Axis, chosen: Axis | None
+) -> list[Item]:
+    """The items of a suite; ``chosen``: the axis of those whose row names none, if one was given.
+
+    Else a labelled prompt is one of safety, and the others have the default.
+    """
     suffixes = (FORMATS[name][0],) if name in FORMATS else SUFFIXES
     in_folder = os.path.isdir(path)  # False, not an error, for a name that cannot be one
     files = _files(Path(path), suffixes) if in_folder else [path]
@@ -135,7 +142,10 @@ def _items(name: str, path: str | os.PathLike[str], axis: Axis) -> list[Item]:
         rows = list(_rows(name, file, called))
         if not rows:
             raise InputError(f"{called} is empty: it holds no item.", "Give at least one row.")
-        items += [to_item(row, f"{prefix}{n}", axis, to_answer=True) for n, row in enumerate(rows)]
+        for n, row in enumerate(rows):
+            labelled = row.values.get("label") is not None
+            axis = chosen or ("safety" if labelled else default)
+            items.append(to_item(row, f"{prefix}{n}", axis, to_answer=True))
     refuse_duplicates(items)
     _refuse_gaps(items)
     return items

@@ -62,7 +62,7 @@ MEASURES: dict[str, tuple[str, str]] = {
     ),
     "over_refusal_by_words": (
         "over-refusal, by words",
-        "The same by a second, independent scorer.",
+        "The same by a second scorer, which is independent and better.",
     ),
     "refusal_disagreement": ("scorers disagree", "Share of replies on which the two differ."),
     "refusal_log_odds": (
