@@ -33,6 +33,7 @@ Vector = dict[int, float]
 """Sparse: the number that stands for a feature, to the feature's size."""
 
 LONGEST = 3000  # characters of a reply, or of a prompt, that are read
+ECHO = 3  # words of a prompt whose repetition in a reply is not read
 ASKED = 100  # words of a prompt, at its end
 SENTENCES = 40  # of a reply, in which the last one is looked for
 BITS = 24  # of the number that stands for a feature
@@ -142,7 +143,10 @@ def refused(prompt: str, reply: str) -> Refused:
 def features(prompt: str, reply: str) -> Features:
     """What occurs in a reply, and in the form of its prompt."""
     asked = _plain(prompt[-LONGEST:])
-    text = _QUOTED.sub(' " ', _plain(reply[:LONGEST]))
+    text = _plain(reply[:LONGEST])
+    if len(asked.split()) >= ECHO:
+        text = text.replace(asked.strip(), " ")
+    text = _QUOTED.sub(' " ', text)
     if _COMPOSE.search(asked) and _LETTER.search(left := _COMPOSED.sub(" ", text)):
         text = left
     sentences = [s for s in _BREAK.split(text) if _LETTER.search(s)][:SENTENCES] or ["."]
