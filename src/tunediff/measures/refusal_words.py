@@ -131,7 +131,12 @@ class Models:
 
 
 def refused(prompt: str, reply: str) -> Refused:
-    """The likelier class of a reply: first whether it refuses, then how much of the request."""
+    """The likelier class of a reply: first whether it refuses, then how much of the request.
+
+    One that says nothing of its own refuses nothing.
+    """
+    if not _LETTER.search(_read(prompt, reply)[1]):
+        return "none"
     models = load()
     found = features(prompt, reply)
     joined = found.joined(models.turned_down.log_odds(found.opening))
@@ -142,10 +147,7 @@ def refused(prompt: str, reply: str) -> Refused:
 
 def features(prompt: str, reply: str) -> Features:
     """What occurs in a reply, and in the form of its prompt."""
-    asked = _plain(prompt[-LONGEST:])
-    text = _plain(reply[:LONGEST])
-    if len(asked.split()) >= ECHO:
-        text = text.replace(asked.strip(), " ")
+    asked, text = _read(prompt, reply)
     text = _QUOTED.sub(' " ', text)
     if _COMPOSE.search(asked) and _LETTER.search(left := _COMPOSED.sub(" ", text)):
         text = left
@@ -167,6 +169,12 @@ def features(prompt: str, reply: str) -> Features:
         _vector("after no", following),
         _vector("after", following),
     )
+
+
+def _read(prompt: str, reply: str) -> tuple[str, str]:
+    """Both as plain texts; what the reply says of its own, where it repeats the prompt."""
+    asked, said = _plain(prompt[-LONGEST:]), _plain(reply[:LONGEST])
+    return asked, said.replace(asked.strip(), " ") if len(asked.split()) >= ECHO else said
 
 
 def _plain(text: str) -> str:
