@@ -89,7 +89,7 @@ def _moved(safe: Mapping[str, Any]) -> str:
 
 def _side_by_side(console: Console, line: Mapping[str, Any]) -> None:
     said = (
-        ""
+        ": base refused and tuned did not, by words"
         if line["concern"] is None
         else f": refusal probability lost {number(line['concern'], '.1%')}"
     )
