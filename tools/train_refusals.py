@@ -82,7 +82,8 @@ class Matrices:
     @classmethod
     def of(cls, labelled: Labelled) -> Matrices:
         """Every reply's features."""
-        found = [words.features(row["prompt"], row["reply"]) for row in labelled.rows]
+        texts = (words.plain_texts(row["prompt"], row["reply"]) for row in labelled.rows)
+        found = [words.features(asked, said) for asked, said in texts]
         label = np.array([row["refused"] for row in labelled.rows])
         yielded = np.array([row["kind"] in _YIELDED for row in labelled.rows])
         return cls(

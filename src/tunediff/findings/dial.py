@@ -7,15 +7,15 @@ strength; what is said of it comes from the other half.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
-from tunediff.findings.estimates import group_of, pool_groups
+from tunediff.findings.estimates import group_of, item_of, items_of, pool_groups
 from tunediff.findings.intervals import bca_interval
 from tunediff.findings.paired import DRIFT, Setting, decisive, figures
-from tunediff.findings.selection import GUARDED, halves, keys, mean
+from tunediff.findings.selection import GUARDED, halves, mean
 from tunediff.values import Row
 
 SCHEMA_VERSION = 1
@@ -34,7 +34,7 @@ Points = Mapping[float, Setting]
 def choose_strength(points: Points) -> float:
     """The strength that keeps the most gain inside the margins, on the half that chooses; or 0."""
     axis = _axis(points)
-    allowed = {s: p for s, p in points.items() if s > 0 and _choice(points, s, axis)["admissible"]}
+    allowed = {s: points[s] for s, c in _choices(points, axis).items() if s and c["admissible"]}
     best = max(allowed, key=lambda s: (_gain(allowed[s], axis, 0), -s), default=0.0)
     if not best or _gain(points[best], axis, 0) <= (points[best].floor(axis) or 0.0):
         return 0.0
@@ -105,7 +105,7 @@ def dial_card(points: Points, given: Sequence[float]) -> dict[str, Any]:
         "rule": None if axis is None else RULE.format(axis=axis),
         "given": sorted(given),
         "curve": curve,
-        "choice": [] if axis is None else [_choice(points, s, axis) for s in sorted(points)],
+        "choice": [] if axis is None else list(_choices(points, axis).values()),
     }
     card["recommended"] = _recommended(points, axis)
     card["sentence"] = _sentence(card["recommended"], axis)
@@ -136,21 +136,30 @@ def _gain(setting: Setting, axis: str, which: int) -> float:
     return setting.direction(axis) * mean(rows) + 0.0 if rows else -math.inf  # never -0.0
 
 
-def _choice(points: Points, strength: float, axis: str) -> dict[str, Any]:
-    """What the choosing half says of a strength: its gain, and its losses against the margins.
+def _choices(points: Points, axis: str) -> dict[float, dict[str, Any]]:
+    """What the choosing half says of each strength: its gain, and its losses against the margins.
 
     One that was asked for and is not known is null, and the strength not admissible. So is one that
     lacks items which another strength has figures of: the mean over the rest would flatter it.
     """
-    setting = points[strength]
+    items = {
+        s: {a: items_of(point.rows.get(a, ())) for a in (axis, *_guarded(point, axis))}
+        for s, point in points.items()
+    }
+    every = {a: set().union(*(own.get(a, ()) for own in items.values())) for a in (axis, *GUARDED)}
+    return {
+        s: _choice(s, points[s], axis, {a for a in own if own[a] == every[a]})
+        for s, own in sorted(items.items())
+    }
 
-    def known(quantity: str) -> float:
-        every = set.union(*(keys(point.rows.get(quantity, ())) for point in points.values()))
-        whole = keys(setting.rows.get(quantity, ())) == every
-        return _gain(setting, quantity, 0) if whole else -math.inf
 
-    gain = known(axis)
-    losses = {other: 0.0 - known(other) for other in _guarded(setting, axis)}
+def _choice(strength: float, setting: Setting, axis: str, whole: Set[str]) -> dict[str, Any]:
+    """``whole``: the axes of which no item is lacking."""
+    gain = _gain(setting, axis, 0) if axis in whole else -math.inf
+    losses = {
+        other: 0.0 - _gain(setting, other, 0) if other in whole else math.inf
+        for other in _guarded(setting, axis)
+    }
     return {
         "strength": strength,
         "name": setting.name,
@@ -223,8 +232,8 @@ def _kept(point: Setting, whole: Setting, quantity: str) -> dict[str, Any]:
 
     if quantity not in point.rows:
         return share(None, f"no items were asked that {quantity} is taken over")
-    own = {(r.suite, r.item, r.sample): r for r in _half(point, quantity, 1)}
-    all_ = [r for r in _half(whole, quantity, 1) if (r.suite, r.item, r.sample) in own]
+    own = {item_of(r): r for r in _half(point, quantity, 1)}
+    all_ = [r for r in _half(whole, quantity, 1) if item_of(r) in own]
     full = whole.estimate(quantity, all_)
     if full is None:
         return share(None, "no item has a figure")
@@ -235,9 +244,7 @@ def _kept(point: Setting, whole: Setting, quantity: str) -> dict[str, Any]:
             None, f"the adapter as it is has no {'drift' if quantity == DRIFT else 'gain'}"
         )
     groups, counts = [group_of(r) for r in all_], [r.count for r in all_]
-    _, top, _ = pool_groups(
-        groups, [own[r.suite, r.item, r.sample].effect_sum or 0.0 for r in all_], counts
-    )
+    _, top, _ = pool_groups(groups, [own[item_of(r)].effect_sum or 0.0 for r in all_], counts)
     _, bottom, _ = pool_groups(groups, [r.effect_sum or 0.0 for r in all_], counts)
     value = float(top.sum() / bottom.sum())
     if edge is None or edge * sign <= 0:

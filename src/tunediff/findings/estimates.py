@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import fsum, isfinite
 
 import numpy as np
@@ -13,10 +13,22 @@ from tunediff.findings.intervals import ratio_interval
 from tunediff.findings.permutation import sign_flip
 from tunediff.values import Estimate, Row
 
+ItemKey = tuple[str, str, int]
+
 
 def group_of(row: Row) -> str:
     """What is resampled together; groups of different suites are different ones."""
     return f"{row.suite}\x00{row.group}"
+
+
+def item_of(row: Row) -> ItemKey:
+    """What two models are compared on: an item, and which of its samples."""
+    return row.suite, row.item, row.sample
+
+
+def items_of(rows: Iterable[Row]) -> set[ItemKey]:
+    """Those of several rows."""
+    return set(map(item_of, rows))
 
 
 def pool_groups(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
-from tunediff.findings.estimates import estimate_ratio, group_of
+from tunediff.findings.estimates import ItemKey, estimate_ratio, group_of, items_of
 from tunediff.findings.primary import Primary, by_id, primary_rows
 from tunediff.run.store import Run
 from tunediff.values import Row
@@ -89,19 +89,14 @@ def comparable(models: Sequence[Mapping[str, Primary]]) -> list[dict[str, tuple[
     An axis is left out of a model whose figures there say too little, and of one that has none on
     an item on which another has: the mean over the rest would flatter it.
     """
-    known: dict[str, set[tuple[str, str, int]]] = {}  # by axis the items that any has a figure of
+    known: dict[str, set[ItemKey]] = {}  # by axis the items that any has a figure of
     for own in models:
         for axis, primary in own.items():
-            known.setdefault(axis, set()).update(keys(primary.judged))
+            known.setdefault(axis, set()).update(items_of(primary.judged))
     return [
-        {a: p.judged for a, p in own.items() if p.judged and keys(p.judged) == known[a]}
+        {a: p.judged for a, p in own.items() if p.judged and items_of(p.judged) == known[a]}
         for own in models
     ]
-
-
-def keys(rows: Sequence[Row]) -> set[tuple[str, str, int]]:
-    """Which items, and which of their samples, rows are of."""
-    return {(row.suite, row.item, row.sample) for row in rows}
 
 
 def halves(rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:

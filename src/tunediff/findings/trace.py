@@ -13,7 +13,7 @@ from math import fsum
 from typing import Any, Literal
 
 from tunediff.findings.corrections import benjamini_hochberg
-from tunediff.findings.estimates import estimate_ratio, group_of
+from tunediff.findings.estimates import ItemKey, estimate_ratio, group_of, item_of
 from tunediff.findings.paired import Setting, decisive, figures
 from tunediff.findings.selection import halves, mean
 from tunediff.values import AXES, Estimate, Row
@@ -22,7 +22,6 @@ SCHEMA_VERSION = 1
 
 By = Literal["layer", "module"]
 Way = Literal["off", "alone"]
-_Key = tuple[str, str, int]
 _NONE = "no item has a figure in every run"
 
 
@@ -86,14 +85,10 @@ def _effect(row: Row) -> float:
     return row.effect_sum or 0.0
 
 
-def _key(row: Row) -> _Key:
-    return row.suite, row.item, row.sample
-
-
-def _items(whole: Setting, parts: Sequence[Part], quantity: str) -> dict[_Key, Row]:
+def _items(whole: Setting, parts: Sequence[Part], quantity: str) -> dict[ItemKey, Row]:
     """The whole adapter's rows of the items that have a figure in every run."""
-    known = [{_key(r) for r in part.setting.rows.get(quantity, ())} for part in parts]
-    return {_key(r): r for r in whole.rows[quantity] if all(_key(r) in own for own in known)}
+    known = [{item_of(r) for r in part.setting.rows.get(quantity, ())} for part in parts]
+    return {item_of(r): r for r in whole.rows[quantity] if all(item_of(r) in own for own in known)}
 
 
 def _why_none(whole: Setting, parts: Sequence[Part], quantity: str) -> str:
@@ -102,16 +97,16 @@ def _why_none(whole: Setting, parts: Sequence[Part], quantity: str) -> str:
     return next(filter(None, thin), _NONE)
 
 
-def _carried(whole: Mapping[_Key, Row], part: Part, quantity: str) -> dict[_Key, float]:
+def _carried(whole: Mapping[ItemKey, Row], part: Part, quantity: str) -> dict[ItemKey, float]:
     """Of each item the sum that a group carries: whole − without it, or the group alone."""
-    own = {_key(r): _effect(r) for r in part.setting.rows[quantity]}
+    own = {item_of(r): _effect(r) for r in part.setting.rows[quantity]}
     if part.way == "alone":
         return {key: own[key] for key in whole}
     return {key: _effect(row) - own[key] for key, row in whole.items()}
 
 
 def _estimate(
-    whole: Setting, items: Mapping[_Key, Row], sums: Mapping[_Key, float]
+    whole: Setting, items: Mapping[ItemKey, Row], sums: Mapping[ItemKey, float]
 ) -> Estimate | None:
     if not items:
         return None
@@ -125,12 +120,12 @@ def _estimate(
     )
 
 
-def _whole(whole: Setting, items: Mapping[_Key, Row]) -> Estimate | None:
+def _whole(whole: Setting, items: Mapping[ItemKey, Row]) -> Estimate | None:
     return _estimate(whole, items, {key: _effect(row) for key, row in items.items()})
 
 
 def _parts(
-    whole: Setting, parts: Sequence[Part], quantity: str, items: Mapping[_Key, Row]
+    whole: Setting, parts: Sequence[Part], quantity: str, items: Mapping[ItemKey, Row]
 ) -> list[dict[str, Any]]:
     found = [_estimate(whole, items, _carried(items, part, quantity)) for part in parts]
     adjusted = benjamini_hochberg([1.0 if e is None or e.p is None else e.p for e in found])
@@ -160,7 +155,7 @@ def _least(whole: Setting, quantity: str) -> float:
 
 
 def _added(
-    whole: Setting, parts: Sequence[Part], quantity: str, items: Mapping[_Key, Row]
+    whole: Setting, parts: Sequence[Part], quantity: str, items: Mapping[ItemKey, Row]
 ) -> dict[str, Any]:
     """The sum of what the groups carry against the whole effect, item by item."""
     carried = [_carried(items, part, quantity) for part in parts]
@@ -192,7 +187,7 @@ def _adds_up(e: Estimate, margin: float, floor: float) -> bool | None:
 
 
 def _most(
-    whole: Setting, parts: Sequence[Part], axis: str, items: Mapping[_Key, Row]
+    whole: Setting, parts: Sequence[Part], axis: str, items: Mapping[ItemKey, Row]
 ) -> tuple[str, float] | None:
     """The group without which most of an axis' effect is lost, and the share of it that is.
 
@@ -206,7 +201,7 @@ def _most(
         return None
 
     def share(rows: Sequence[Row], group: str) -> float:
-        return fsum(carried[group][_key(r)] for r in rows) / fsum(map(_effect, rows))
+        return fsum(carried[group][item_of(r)] for r in rows) / fsum(map(_effect, rows))
 
     group = max(carried, key=lambda group: share(chooses, group))
     return group, share(reports, group)
