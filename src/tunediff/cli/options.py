@@ -32,7 +32,8 @@ Axes = Annotated[
     typer.Option(
         "--axis",
         metavar="NAME=AXIS",
-        help="A suite's axis: target, general, safety or fluency. Default: general, but safety for a prompt with a label. Repeatable.",
+        help="A suite's axis: target, general, safety or fluency. Default: general, but safety for "
+        "a prompt with a label. Repeatable.",
     ),
 ]
 Limit = Annotated[

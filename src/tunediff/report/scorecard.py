@@ -37,6 +37,7 @@ _PRIMARY = {
     "nll": "NLL of the references",
     "exact_match": "exact match",
     "refusal_probability": "refusal probability",
+    "refused_by_words": "refused, by words",
 }
 _WORST = 3
 _REPLY = 150  # characters of a reply that are shown
